@@ -1,0 +1,18 @@
+// virtio-9p: carries 9P2000.L messages between the guest's v9fs and a p9::Server.
+#ifndef CLEARVM_VIRTIO_FS9P_H_
+#define CLEARVM_VIRTIO_FS9P_H_
+
+#include <memory>
+#include <string>
+
+#include "native/p9/server.h"
+#include "native/virtio/device.h"
+
+namespace clearvm::virtio {
+
+// `tag`: the mount tag, 1 to 31 bytes of [A-Za-z0-9_.-]. Errors: ERR_9P_TAG.
+Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Server> server);
+
+}  // namespace clearvm::virtio
+
+#endif  // CLEARVM_VIRTIO_FS9P_H_
