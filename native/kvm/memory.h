@@ -12,7 +12,8 @@
 
 namespace clearvm::kvm {
 
-// Guest-physical addresses from here to 4 GiB are never RAM: virtio-mmio, IOAPIC and local APIC live there.
+// Guest-physical addresses from here to 4 GiB are never RAM: virtio-mmio, IOAPIC and local APIC
+// live there.
 inline constexpr uint64_t kMmioHoleStart = 0xd000'0000;  // 3.25 GiB
 inline constexpr uint64_t kMmioHoleEnd = 0x1'0000'0000;  // 4 GiB
 
@@ -27,27 +28,30 @@ struct MemoryRegion {
   uint64_t guest_address;  // guest-physical, bytes
   uint64_t size;           // bytes
   uint8_t* host_address;
-  uint64_t file_offset;    // into the memfd
+  uint64_t file_offset;  // into the memfd
 };
 
-// Owns the guest's RAM: one region below the hole, and one from 4 GiB where the size needs it. Each mapping
-// has an inaccessible page before and behind it. Safe to use from any thread; the guest writes to
-// it at any time, so whoever reads a value twice may see two values.
+// Owns the guest's RAM: one region below the hole, and one from 4 GiB where the size needs it. Each
+// mapping has an inaccessible page before and behind it. Safe to use from any thread; the guest
+// writes to it at any time, so whoever reads a value twice may see two values.
 class GuestMemory {
  public:
-  // `size`: bytes, a multiple of 4096, from 1 page to 1 TiB. Nothing is populated. Errors: ERR_GUEST_MEMORY.
+  // `size`: bytes, a multiple of 4096, from 1 page to 1 TiB. Nothing is populated. Errors:
+  // ERR_GUEST_MEMORY.
   static Result<GuestMemory> Create(uint64_t size, Backing backing);
 
   GuestMemory(GuestMemory&&) = default;
   GuestMemory& operator=(GuestMemory&&) = default;
 
-  // The host's view of [address, address + length), or an ERR_GUEST_ADDRESS error unless all of it lies in one
-  // region. Safe for any arguments, however hostile. length 0 is valid anywhere inside RAM.
+  // The host's view of [address, address + length), or an ERR_GUEST_ADDRESS error unless all of it
+  // lies in one region. Safe for any arguments, however hostile. length 0 is valid anywhere inside
+  // RAM.
   Result<std::span<uint8_t>> Slice(uint64_t address, uint64_t length) const;
   // The same without the cost of an error message: nullptr where Slice fails.
   uint8_t* Translate(uint64_t address, uint64_t length) const;
 
-  // Asks for huge pages in the part of RAM that [address, address + length) covers. Advice: it never fails.
+  // Asks for huge pages in the part of RAM that [address, address + length) covers. Advice: it
+  // never fails.
   void AdviseHugePages(uint64_t address, uint64_t length) const;
 
   const std::vector<MemoryRegion>& regions() const { return regions_; }
