@@ -1,0 +1,72 @@
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "native/jail/seccomp.h"
+
+namespace clearvm::jail {
+namespace {
+
+// What the C library needs of any thread: locks, the heap, signal return, the end.
+void AddCommon(std::vector<Rule>& rules) {
+  for (uint32_t number : {SYS_read, SYS_write, SYS_futex, SYS_close, SYS_epoll_wait, SYS_epoll_ctl,
+                          SYS_brk, SYS_munmap, SYS_madvise, SYS_rt_sigreturn, SYS_rt_sigprocmask,
+                          SYS_clock_gettime, SYS_exit, SYS_exit_group, SYS_restart_syscall}) {
+    rules.push_back({number});
+  }
+  // The heap grows by these; nothing is ever made executable.
+  rules.push_back({SYS_mmap, 2, {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE}});
+  rules.push_back({SYS_mprotect, 2, {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE}});
+}
+
+void Add(std::vector<Rule>& rules, std::initializer_list<uint32_t> numbers) {
+  for (uint32_t number : numbers) rules.push_back({number});
+}
+
+}  // namespace
+
+std::vector<Rule> RulesFor(ThreadKind kind) {
+  std::vector<Rule> rules;
+  switch (kind) {
+    case ThreadKind::kVcpu:
+      // KVM_RUN, and what a write to a register may cause: routes of interrupts, eventfds, the
+      // vCPU's state for a report of an exit that is not handled.
+      rules.push_back({SYS_ioctl,
+                       1,
+                       {static_cast<uint32_t>(KVM_RUN), static_cast<uint32_t>(KVM_SET_GSI_ROUTING),
+                        static_cast<uint32_t>(KVM_SIGNAL_MSI), static_cast<uint32_t>(KVM_GET_REGS),
+                        static_cast<uint32_t>(KVM_GET_SREGS)}});
+      AddCommon(rules);
+      break;
+    case ThreadKind::kMain:
+      AddCommon(rules);
+      // The control socket; a vCPU is kicked out of KVM_RUN by a signal.
+      Add(rules, {SYS_recvfrom, SYS_sendto, SYS_recvmsg, SYS_sendmsg, SYS_tgkill, SYS_getpid,
+                  SYS_gettid, SYS_writev, SYS_fcntl});
+      break;
+    case ThreadKind::kIo:
+      AddCommon(rules);
+      Add(rules,
+          {SYS_readv, SYS_writev, SYS_recvfrom, SYS_sendto, SYS_recvmsg, SYS_sendmsg, SYS_poll,
+           SYS_ppoll, SYS_shutdown, SYS_accept4, SYS_connect, SYS_getsockopt, SYS_getrandom});
+      rules.push_back({SYS_socket, 0, {AF_UNIX}});
+      break;
+    case ThreadKind::kFs:
+      AddCommon(rules);
+      Add(rules, {SYS_openat,    SYS_openat2,   SYS_newfstatat, SYS_statx,        SYS_fstat,
+                  SYS_fstatfs,   SYS_preadv,    SYS_preadv2,    SYS_pwritev,      SYS_pwritev2,
+                  SYS_pread64,   SYS_pwrite64,  SYS_lseek,      SYS_getdents64,   SYS_mkdirat,
+                  SYS_mknodat,   SYS_symlinkat, SYS_linkat,     SYS_readlinkat,   SYS_unlinkat,
+                  SYS_renameat,  SYS_renameat2, SYS_fchmod,     SYS_fchmodat,     SYS_fchown,
+                  SYS_fchownat,  SYS_utimensat, SYS_ftruncate,  SYS_fsync,        SYS_fdatasync,
+                  SYS_fgetxattr, SYS_fsetxattr, SYS_flistxattr, SYS_fremovexattr, SYS_sched_yield});
+      // OFD locks and duplicates of descriptors.
+      rules.push_back({SYS_fcntl, 1, {F_OFD_SETLK, F_OFD_GETLK, F_DUPFD_CLOEXEC, F_GETFL}});
+      break;
+  }
+  return rules;
+}
+
+}  // namespace clearvm::jail
