@@ -23,12 +23,16 @@ inline constexpr uint64_t kFeatureRingIndirectDesc = 1ull << 28;
 inline constexpr uint64_t kFeatureRingEventIdx = 1ull << 29;
 inline constexpr uint64_t kFeatureVersion1 = 1ull << 32;
 
-// Tells the guest of used buffers (virtio 1.2 section 2.3). Callable from any thread.
+// What a device may ask of its transport. The signals (virtio 1.2 section 2.3) are callable from any thread.
 class Interrupt {
  public:
   virtual ~Interrupt() = default;
   virtual void SignalUsed() = 0;
   virtual void SignalConfigChange() = 0;
+  // The driver broke a queue (`fault`): DEVICE_NEEDS_RESET is set, and HandleQueue is not called until a reset.
+  virtual void SignalNeedsReset(QueueFault fault) = 0;
+  // Has HandleQueue(queue) called again, after the loop's other events have had their turn.
+  virtual void KickAgain(size_t queue) = 0;
 };
 
 // A device runs on one EventLoop: the transport calls Activate, Reset and HandleQueue on that loop's thread
@@ -47,6 +51,7 @@ class Device {
 
   // The driver has set DRIVER_OK. `queues` has one entry for each of queue_max_sizes(), some perhaps not ready.
   // The device owns the queues until Reset.
+  // HandleQueue follows at once for each queue that is ready.
   virtual Result<void> Activate(uint64_t features, std::vector<Queue> queues, Interrupt* interrupt) = 0;
   // The guest has kicked queue `index`, or may have.
   virtual void HandleQueue(size_t index) = 0;
