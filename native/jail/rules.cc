@@ -37,7 +37,9 @@ std::vector<Rule> RulesFor(ThreadKind kind) {
                        1,
                        {static_cast<uint32_t>(KVM_RUN), static_cast<uint32_t>(KVM_SET_GSI_ROUTING),
                         static_cast<uint32_t>(KVM_SIGNAL_MSI), static_cast<uint32_t>(KVM_GET_REGS),
-                        static_cast<uint32_t>(KVM_GET_SREGS)}});
+                        static_cast<uint32_t>(KVM_GET_SREGS),
+                        static_cast<uint32_t>(KVM_GET_STATS_FD)}});
+      rules.push_back({SYS_pread64});  // KVM's statistics
       AddCommon(rules);
       break;
     case ThreadKind::kMain:

@@ -1,0 +1,166 @@
+#include "native/vmm/machine.h"
+
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+
+#include "native/kvm/msrs.h"
+#include "native/vmm/command_line.h"
+
+namespace clearvm::vmm {
+namespace {
+
+// Interrupts KVM_RUN; its handler does nothing.
+constexpr int kKickSignal = SIGUSR1;
+
+constexpr size_t kSeedSize = 32;  // bytes: what the kernel's generator takes in
+
+Result<UniqueFd> NewEventFd() {
+  UniqueFd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!fd.valid()) return SystemError("ERR_VMM", "eventfd", "cannot make a device's interrupt");
+  return fd;
+}
+
+}  // namespace
+
+Machine::Machine(kvm::Vm vm, kvm::GuestMemory memory, const MachineConfig& config,
+                 Timeline* timeline, KernelLog* log)
+    : config_(config),
+      timeline_(timeline),
+      log_(log),
+      memory_(std::move(memory)),
+      vm_(std::move(vm)) {}
+
+Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system,
+                                                 const MachineConfig& config, Timeline* timeline,
+                                                 KernelLog* log) {
+  CLEARVM_ASSIGN(kvm::Vm vm, system.CreateVm());
+  CLEARVM_ASSIGN(kvm::GuestMemory memory, kvm::GuestMemory::Create(config.memory, config.backing));
+  std::unique_ptr<Machine> machine(
+      new Machine(std::move(vm), std::move(memory), config, timeline, log));
+  Machine* self = machine.get();
+  CLEARVM_RETURN_IF_ERROR(self->vm_.SetTssAddress());
+  // The IOAPIC is set up by dozens of accesses when it is KVM's and by a few when it is ours
+  // (docs/decisions).
+  const uint32_t pins = DeviceIrq(config.devices);
+  CLEARVM_RETURN_IF_ERROR(self->vm_.CreateSplitIrqchip(pins));
+  self->vm_.DisablePmu();
+  self->ioapic_ = std::make_unique<kvm::Ioapic>(
+      pins,
+      [self](std::span<const kvm::MsiRoute> routes) { return self->vm_.SetMsiRoutes(routes); });
+  CLEARVM_RETURN_IF_ERROR(self->vm_.AddMemory(self->memory_));
+
+  CLEARVM_ASSIGN(kvm::CpuidTable supported, system.SupportedCpuid());
+  kvm::CpuidPolicy policy;
+  policy.cpus = config.cpus;
+  policy.tsc_deadline = system.CheckExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+  kvm::CpuidTable cpuid;
+  for (uint32_t id = 0; id < config.cpus; id++) {
+    CLEARVM_ASSIGN(kvm::Vcpu vcpu, self->vm_.CreateVcpu(id));
+    if (id == 0) {
+      policy.tsc_khz = vcpu.GetTscKhz();
+      cpuid = kvm::GuestCpuid(std::move(supported), policy);
+    }
+    kvm::SetApicId(cpuid, id);
+    CLEARVM_RETURN_IF_ERROR(vcpu.SetCpuid(cpuid));
+    if (const auto msrs = kvm::BootMsrs(cpuid); !msrs.empty()) {
+      CLEARVM_RETURN_IF_ERROR(vcpu.SetMsrs(msrs));
+    }
+    self->vcpus_.push_back(std::move(vcpu));
+  }
+  timeline->Stamp(CLEARVM_TIME_VM_CREATED);
+  return machine;
+}
+
+Machine::~Machine() {
+  stopping_ = true;
+  Resume();
+  KickVcpus();
+  for (pthread_t thread : threads_) ::pthread_join(thread, nullptr);
+}
+
+Result<void> Machine::AddDevice(std::unique_ptr<virtio::Device> device, EventLoop* loop) {
+  const size_t index = devices_.size();
+  CLEARVM_ASSIGN(UniqueFd irq, NewEventFd());
+  CLEARVM_ASSIGN(auto transport,
+                 virtio::MmioTransport::Create(std::move(device), &memory_, loop, std::move(irq)));
+  CLEARVM_RETURN_IF_ERROR(vm_.AddIrqFd(transport->irq_fd(), DeviceIrq(index)));
+  for (size_t queue = 0; queue < transport->queue_count(); queue++) {
+    CLEARVM_RETURN_IF_ERROR(vm_.AddIoEventFd(
+        transport->kick_fd(queue), DeviceAddress(index) + virtio::kMmioQueueNotify, 4, queue));
+  }
+  devices_.push_back(std::move(transport));
+  return {};
+}
+
+Result<void> Machine::LoadKernel(const KernelConfig& config) {
+  std::array<uint8_t, kSeedSize> seed;
+  if (::getrandom(seed.data(), seed.size(), 0) != static_cast<ssize_t>(seed.size())) {
+    return SystemError("ERR_VMM", "getrandom", "cannot seed the guest's random numbers");
+  }
+  boot::BootOptions options;
+  options.kernel_fd = config.kernel_fd;
+  options.initrd_fd = config.initrd_fd;
+  options.command_line =
+      KernelCommandLine(config_.cpus, devices_.size(), config.debug, config.extra);
+  options.cpus = config_.cpus;
+  options.irq_pins = DeviceIrq(config_.devices);
+  options.seed = seed;
+  CLEARVM_ASSIGN(const boot::BootEntry entry, boot::Load(memory_, options));
+  kvm::LongModeEntry state;
+  state.rip = entry.rip;
+  state.rsi = entry.rsi;
+  state.cr3 = entry.cr3;
+  state.gdt_address = entry.gdt_address;
+  state.gdt_limit = entry.gdt_limit;
+  CLEARVM_RETURN_IF_ERROR(vcpus_[0].EnterLongMode(state));
+  timeline_->Stamp(CLEARVM_TIME_KERNEL_LOADED);
+  return {};
+}
+
+Result<void> Machine::Start(bool confine, OnVmEnd on_end) {
+  on_end_ = std::move(on_end);
+  confine_ = confine;
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  if (::sigaction(kKickSignal, &action, nullptr) != 0) {
+    return SystemError("ERR_VMM", "sigaction", "cannot prepare to interrupt vCPUs");
+  }
+  running_ = vcpus_.size();
+  thread_arguments_.reserve(vcpus_.size());
+  for (size_t i = 0; i < vcpus_.size(); i++) {
+    thread_arguments_.push_back({this, i});
+    pthread_t thread;
+    const int error = ::pthread_create(&thread, nullptr, VcpuThread, &thread_arguments_.back());
+    if (error != 0) {
+      errno = error;
+      return SystemError("ERR_VMM", "pthread_create", "cannot start a vCPU");
+    }
+    threads_.push_back(thread);
+  }
+  return {};
+}
+
+void Machine::KickVcpus() {
+  for (size_t i = 0; i < threads_.size(); i++) {
+    vcpus_[i].RequestExit();
+    ::pthread_kill(threads_[i], kKickSignal);
+  }
+}
+
+void Machine::Pause() {
+  std::unique_lock lock(pause_mutex_);
+  if (paused_) return;
+  paused_ = true;
+  KickVcpus();
+  pause_changed_.wait(lock, [this] { return running_ == 0; });
+}
+
+void Machine::Resume() {
+  std::lock_guard lock(pause_mutex_);
+  if (!paused_) return;
+  paused_ = false;
+  pause_changed_.notify_all();
+}
+
+}  // namespace clearvm::vmm

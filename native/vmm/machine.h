@@ -1,0 +1,113 @@
+// One virtual machine: memory, interrupt controller, devices, vCPUs and their threads.
+#ifndef CLEARVM_VMM_MACHINE_H_
+#define CLEARVM_VMM_MACHINE_H_
+
+#include <pthread.h>
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "native/boot/boot.h"
+#include "native/kvm/ioapic.h"
+#include "native/kvm/memory.h"
+#include "native/kvm/system.h"
+#include "native/virtio/mmio.h"
+#include "native/vmm/kernel_log.h"
+#include "native/vmm/timeline.h"
+#include "native/vmm/vm_end.h"
+
+namespace clearvm::vmm {
+
+struct MachineConfig {
+  uint32_t cpus = 1;
+  uint64_t memory = 0;  // bytes
+  kvm::Backing backing = kvm::Backing::kMemfd;
+  size_t devices = 0;        // how many AddDevice calls follow
+  bool count_exits = false;  // ask KVM for its statistics when init starts
+};
+
+struct KernelConfig {
+  int kernel_fd = -1;
+  int initrd_fd = -1;  // -1: none
+  bool debug = false;
+  std::string extra;  // for the command line
+};
+
+// Set up on one thread, in the order of the members; then Start.
+class Machine {
+ public:
+  static Result<std::unique_ptr<Machine>> Create(const kvm::System& system,
+                                                 const MachineConfig& config, Timeline* timeline,
+                                                 KernelLog* log);
+  // Stops the vCPUs and waits for their threads.
+  ~Machine();
+
+  // The device's thread is whoever runs `loop`. At most MachineConfig::devices times.
+  Result<void> AddDevice(std::unique_ptr<virtio::Device> device, EventLoop* loop);
+  Result<void> LoadKernel(const KernelConfig& config);
+
+  // Runs every vCPU on a thread of its own. `on_end` is called (on such a thread) when the guest
+  // has ended by itself; vCPU threads confine themselves to their system calls if `confine`.
+  Result<void> Start(bool confine, OnVmEnd on_end);
+
+  // Brings all vCPUs out of the guest, and returns when they are; Resume lets them go on.
+  // Idempotent.
+  void Pause();
+  void Resume();
+
+  // "name value" lines: exits by kind, and KVM's statistics as they stood at init's start if they
+  // were asked for.
+  std::string Metrics() const;
+
+ private:
+  enum Counter { kPortExits, kMmioExits, kEoiExits, kInterruptedExits, kCounters };
+
+  Machine(kvm::Vm vm, kvm::GuestMemory memory, const MachineConfig& config, Timeline* timeline,
+          KernelLog* log);
+  static void* VcpuThread(void* argument);
+  std::optional<VmEnd> RunVcpu(kvm::Vcpu& vcpu);
+  std::optional<VmEnd> HandlePort(kvm::Vcpu& vcpu);
+  std::optional<VmEnd> HandleMmio(kvm_run& run);
+  void WaitWhilePaused();
+  void KickVcpus();
+  void ReadKvmStatistics(const kvm::Vcpu& vcpu);
+  std::string CountersText(const char* prefix) const;
+
+  MachineConfig config_;
+  Timeline* timeline_;
+  KernelLog* log_;
+  kvm::GuestMemory memory_;  // outlives the VM
+  kvm::Vm vm_;
+  std::unique_ptr<kvm::Ioapic> ioapic_;
+  std::vector<std::unique_ptr<virtio::MmioTransport>> devices_;
+  std::vector<kvm::Vcpu> vcpus_;
+
+  OnVmEnd on_end_;
+  bool confine_ = false;
+  std::vector<pthread_t> threads_;
+  struct ThreadArgument {
+    Machine* machine;
+    size_t vcpu;
+  };
+  std::vector<ThreadArgument> thread_arguments_;
+
+  std::atomic<bool> stopping_{false};
+  std::mutex pause_mutex_;
+  std::condition_variable pause_changed_;
+  bool paused_ = false;
+  size_t running_ = 0;  // vCPU threads that are not waiting in a pause
+
+  std::array<std::atomic<uint64_t>, kCounters> counters_{};
+  mutable std::mutex statistics_mutex_;
+  std::string statistics_at_init_;
+};
+
+}  // namespace clearvm::vmm
+
+#endif  // CLEARVM_VMM_MACHINE_H_

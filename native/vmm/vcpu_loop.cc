@@ -1,0 +1,148 @@
+// What a vCPU's thread does: run the guest, and answer its exits.
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "native/jail/seccomp.h"
+#include "native/kvm/exit.h"
+#include "native/vmm/command_line.h"
+#include "native/vmm/machine.h"
+
+namespace clearvm::vmm {
+namespace {
+
+// The port of the keyboard controller by which a PC is reset, and the command (IBM PC AT technical
+// reference).
+constexpr uint16_t kKeyboardPort = 0x64;
+constexpr uint8_t kKeyboardReset = 0xfe;
+
+}  // namespace
+
+void* Machine::VcpuThread(void* argument) {
+  auto* self = static_cast<ThreadArgument*>(argument)->machine;
+  kvm::Vcpu& vcpu = self->vcpus_[static_cast<ThreadArgument*>(argument)->vcpu];
+  std::optional<VmEnd> end;
+  if (self->confine_) {
+    if (auto confined = jail::ConfineThread(jail::ThreadKind::kVcpu); !confined.ok()) {
+      end = VmEnd{CLEARVM_FAILURE_JAIL, confined.error().message};
+    }
+  }
+  if (!end) end = self->RunVcpu(vcpu);
+  {
+    std::lock_guard lock(self->pause_mutex_);
+    self->running_--;
+    self->pause_changed_.notify_all();
+  }
+  if (end) self->on_end_(std::move(*end));
+  return nullptr;
+}
+
+std::optional<VmEnd> Machine::RunVcpu(kvm::Vcpu& vcpu) {
+  kvm_run& run = vcpu.run();
+  std::optional<VmEnd> end;
+  timeline_->Stamp(CLEARVM_TIME_GUEST_ENTRY);
+  while (!end && !stopping_.load(std::memory_order_relaxed)) {
+    auto event = vcpu.Run();
+    if (!event.ok()) return VmEnd{CLEARVM_FAILURE_KVM, event.error().message};
+    if (event.value() == kvm::Vcpu::Event::kInterrupted) {
+      counters_[kInterruptedExits]++;
+      vcpu.ClearExitRequest();
+      WaitWhilePaused();
+      continue;
+    }
+    switch (run.exit_reason) {
+      case KVM_EXIT_IO:
+        end = HandlePort(vcpu);
+        break;
+      case KVM_EXIT_MMIO:
+        end = HandleMmio(run);
+        break;
+      case KVM_EXIT_IOAPIC_EOI:
+        counters_[kEoiExits]++;
+        ioapic_->EndOfInterrupt(run.eoi.vector);
+        break;
+      case KVM_EXIT_SHUTDOWN:
+        return VmEnd{CLEARVM_FAILURE_SHUTDOWN,
+                     "the guest reset itself or met a triple fault (KVM_EXIT_SHUTDOWN)"};
+      default:
+        return VmEnd{CLEARVM_FAILURE_KVM,
+                     "the guest stopped at an exit that the VMM does not handle: " +
+                         kvm::DescribeExit(vcpu, memory_)};
+    }
+  }
+  return end;
+}
+
+std::optional<VmEnd> Machine::HandlePort(kvm::Vcpu& vcpu) {
+  counters_[kPortExits]++;
+  const auto& io = vcpu.run().io;
+  const std::span<uint8_t> data = vcpu.io_data();
+  if (io.direction == KVM_EXIT_IO_IN) {
+    std::memset(data.data(), 0xff, data.size());  // what a bus with nothing on it reads as
+    return {};
+  }
+  switch (io.port) {
+    case CLEARVM_PORT_IO_STAMP:
+      for (uint8_t code : data) {
+        if (code == CLEARVM_STAMP_INIT) {
+          timeline_->Stamp(CLEARVM_TIME_INIT);
+          if (config_.count_exits) ReadKvmStatistics(vcpu);
+        } else if (code == CLEARVM_STAMP_ROOT) {
+          timeline_->Stamp(CLEARVM_TIME_ROOT_MOUNTED);
+        } else if (code == CLEARVM_STAMP_EXEC) {
+          timeline_->Stamp(CLEARVM_TIME_EXEC);
+        }
+      }
+      return {};
+    case CLEARVM_PORT_IO_PANIC_LOG:
+      log_->AppendPanic(data);
+      return {};
+    case CLEARVM_PORT_IO_PANIC:
+      return VmEnd{CLEARVM_FAILURE_PANIC, "the guest kernel panicked"};
+    case kKeyboardPort:
+      if (!data.empty() && data[0] == kKeyboardReset) {
+        return VmEnd{CLEARVM_FAILURE_SHUTDOWN, "the guest reset itself"};
+      }
+      return {};
+    default:
+      return {};  // legacy devices that are not there: writes are lost
+  }
+}
+
+std::optional<VmEnd> Machine::HandleMmio(kvm_run& run) {
+  counters_[kMmioExits]++;
+  const uint64_t address = run.mmio.phys_addr;
+  const uint32_t length =
+      run.mmio.len <= sizeof run.mmio.data ? run.mmio.len : sizeof run.mmio.data;
+  const std::span<uint8_t> data(run.mmio.data, length);
+  const uint64_t device = (address - kvm::kMmioHoleStart) / virtio::kMmioSize;
+  if (address >= kvm::kMmioHoleStart && device < devices_.size()) {
+    const uint64_t offset = address - DeviceAddress(device);
+    if (run.mmio.is_write)
+      devices_[device]->Write(offset, data);
+    else
+      devices_[device]->Read(offset, data);
+  } else if (address >= kvm::kIoapicAddress && address < kvm::kIoapicAddress + kvm::kIoapicSize) {
+    const uint64_t offset = address - kvm::kIoapicAddress;
+    if (!run.mmio.is_write) {
+      ioapic_->Read(offset, data);
+    } else if (auto written = ioapic_->Write(offset, data); !written.ok()) {
+      return VmEnd{CLEARVM_FAILURE_KVM, written.error().message};
+    }
+  } else if (!run.mmio.is_write) {
+    std::memset(data.data(), 0xff, data.size());
+  }
+  return {};
+}
+
+void Machine::WaitWhilePaused() {
+  std::unique_lock lock(pause_mutex_);
+  if (!paused_) return;
+  running_--;
+  pause_changed_.notify_all();
+  pause_changed_.wait(lock, [this] { return !paused_; });
+  running_++;
+}
+
+}  // namespace clearvm::vmm
