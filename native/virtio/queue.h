@@ -100,8 +100,8 @@ class Queue {
   void DisableNotification();
   // Asks for kicks again. True: something has come in between, so drain once more.
   bool EnableNotification();
-  // Whether the driver wants an interrupt for what was added to the used ring since the last call
-  // that returned true. Call once for a batch of AddUsed.
+  // Whether the driver wants an interrupt for what was added to the used ring since the last call.
+  // Call once for a batch of AddUsed.
   bool NeedsInterrupt();
 
   QueueFault fault() const { return fault_; }
@@ -138,9 +138,7 @@ class Queue {
   QueueFault fault_ = QueueFault::kNone;
   uint16_t next_avail_ = 0;
   uint16_t next_used_ = 0;
-  // The used index at the last interrupt; meaningless until `signalled_valid_`.
-  uint16_t signalled_used_ = 0;
-  bool signalled_valid_ = false;
+  uint16_t signalled_used_ = 0;  // next_used_ at the last NeedsInterrupt
 };
 
 }  // namespace clearvm::virtio
