@@ -21,6 +21,9 @@ enum class Ownership {
 
 struct Export {
   UniqueFd root;  // an O_PATH or O_RDONLY directory fd: nothing outside it is ever reached
+  // An O_PATH fd of this process's /proc/self/fd, through which O_PATH fds are reopened for I/O. In the jail it comes
+  // from a procfs of its own (jail::Entered); invalid: Create opens /proc/self/fd itself.
+  UniqueFd proc_self_fd;
   bool read_only = false;
   Ownership ownership = Ownership::kHost;
   uint32_t max_message = 512 * 1024;  // msize limit, bytes, 4096 to 1 MiB
