@@ -27,6 +27,8 @@ const char kUsage[] =
     "  --vsock PATH                     a Unix socket through which the host reaches guest ports\n"
     "  --jail none|self|spawned         how it is confined (default self)\n"
     "  --debug                          a talkative guest kernel\n"
+    "  --boot-only                      end when init is ready, and print the timeline\n"
+    "  --statistics                     count VM exits until init's start, for the metrics\n"
     "  --probe                          say what /dev/kvm can do, and exit\n"
     "  --help, --version\n";
 
@@ -193,6 +195,8 @@ enum Option : int {
   kConsoleFd,
   kVsock,
   kDebug,
+  kBootOnly,
+  kStatistics,
   kJail
 };
 
@@ -219,6 +223,8 @@ const option kOptions[] = {
     {"console-fd", required_argument, nullptr, kConsoleFd},
     {"vsock", required_argument, nullptr, kVsock},
     {"debug", no_argument, nullptr, kDebug},
+    {"boot-only", no_argument, nullptr, kBootOnly},
+    {"statistics", no_argument, nullptr, kStatistics},
     {"jail", required_argument, nullptr, kJail},
     {nullptr, 0, nullptr, 0},
 };
@@ -249,6 +255,12 @@ Result<void> Take(Options& options, int which, std::string_view name, std::strin
       return {};
     case kDebug:
       options.debug = true;
+      return {};
+    case kBootOnly:
+      options.boot_only = true;
+      return {};
+    case kStatistics:
+      options.statistics = true;
       return {};
     case kControlFd:
       return TakeFd(options.control_fd, name, text);

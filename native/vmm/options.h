@@ -51,6 +51,8 @@ struct Options {
   int console_fd = -1;
   std::string vsock_path;
   bool debug = false;
+  bool boot_only = false;   // end when init is ready, and print the timeline
+  bool statistics = false;  // count exits until init, for METRICS
   JailMode jail = JailMode::kSelf;
 };
 

@@ -137,6 +137,7 @@ void Session::OnAgentFrame(const clearvm_frame& frame, std::span<const uint8_t> 
                     "init speaks another version of the protocol: rebuild the initramfs");
       }
       agent_ready_ = true;
+      if (boot_only_) return Finish(0);
       return SendSpec();
     case CLEARVM_AGENT_STARTED:
       timeline_->Stamp(CLEARVM_TIME_STARTED);

@@ -32,6 +32,8 @@ class Session {
   void AttachMachine(Machine* machine) { machine_ = machine; }
   // What init is to run, where it does not come by the control socket.
   void SetSpec(std::vector<uint8_t> spec);
+  // Ends well as soon as init is ready, without giving it anything to run.
+  void SetBootOnly() { boot_only_ = true; }
   // Output ports whose last byte must have been written out before the exit is told.
   void AwaitDrain(uint32_t port) { undrained_.insert(port); }
 
@@ -64,6 +66,7 @@ class Session {
   std::unique_ptr<FrameChannel> control_;
   std::unique_ptr<FrameChannel> agent_;
   std::vector<uint8_t> spec_;
+  bool boot_only_ = false;
   bool have_spec_ = false;
   bool agent_ready_ = false;
   bool started_ = false;
