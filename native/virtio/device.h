@@ -23,20 +23,22 @@ inline constexpr uint64_t kFeatureRingIndirectDesc = 1ull << 28;
 inline constexpr uint64_t kFeatureRingEventIdx = 1ull << 29;
 inline constexpr uint64_t kFeatureVersion1 = 1ull << 32;
 
-// What a device may ask of its transport. The signals (virtio 1.2 section 2.3) are callable from any thread.
+// What a device may ask of its transport. The signals (virtio 1.2 section 2.3) are callable from
+// any thread.
 class Interrupt {
  public:
   virtual ~Interrupt() = default;
   virtual void SignalUsed() = 0;
   virtual void SignalConfigChange() = 0;
-  // The driver broke a queue (`fault`): DEVICE_NEEDS_RESET is set, and HandleQueue is not called until a reset.
+  // The driver broke a queue (`fault`): DEVICE_NEEDS_RESET is set, and HandleQueue is not called
+  // until a reset.
   virtual void SignalNeedsReset(QueueFault fault) = 0;
   // Has HandleQueue(queue) called again, after the loop's other events have had their turn.
   virtual void KickAgain(size_t queue) = 0;
 };
 
-// A device runs on one EventLoop: the transport calls Activate, Reset and HandleQueue on that loop's thread
-// only, so a device needs no lock. The const members are called on vCPU threads.
+// A device runs on one EventLoop: the transport calls Activate, Reset and HandleQueue on that
+// loop's thread only, so a device needs no lock. The const members are called on vCPU threads.
 class Device {
  public:
   virtual ~Device() = default;
@@ -46,13 +48,15 @@ class Device {
   virtual uint64_t features() const { return 0; }
   // The largest size of each queue, a power of two up to 32768.
   virtual std::span<const uint16_t> queue_max_sizes() const = 0;
-  // Fills `out` from the device's configuration space at `offset`; bytes beyond its end read as 0.
+  // Fills `out`, all zeroes so far, from the configuration space at `offset`: bytes beyond its end
+  // stay 0.
   virtual void ReadConfig(uint32_t offset, std::span<uint8_t> out) const = 0;
 
-  // The driver has set DRIVER_OK. `queues` has one entry for each of queue_max_sizes(), some perhaps not ready.
-  // The device owns the queues until Reset.
-  // HandleQueue follows at once for each queue that is ready.
-  virtual Result<void> Activate(uint64_t features, std::vector<Queue> queues, Interrupt* interrupt) = 0;
+  // The driver has set DRIVER_OK. `queues` has one entry for each of queue_max_sizes(), some
+  // perhaps not ready. The device owns the queues until Reset. HandleQueue follows at once for each
+  // queue that is ready.
+  virtual Result<void> Activate(uint64_t features, std::vector<Queue> queues,
+                                Interrupt* interrupt) = 0;
   // The guest has kicked queue `index`, or may have.
   virtual void HandleQueue(size_t index) = 0;
   // Drops the queues and all work under way.

@@ -2,12 +2,9 @@
 #ifndef CLEARVM_VIRTIO_MMIO_H_
 #define CLEARVM_VIRTIO_MMIO_H_
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
-#include <vector>
 
 #include "native/base/event_loop.h"
 #include "native/base/fd.h"
@@ -18,18 +15,30 @@ namespace clearvm::virtio {
 
 // Bytes of guest-physical address space that one device takes.
 inline constexpr uint64_t kMmioSize = 0x1000;
-// Offset of QueueNotify: where the machine registers the ioeventfds (KVM_IOEVENTFD, 4 bytes, datamatch = queue).
+// Offset of QueueNotify: where the machine registers the ioeventfds (KVM_IOEVENTFD, 4 bytes,
+// datamatch = queue).
 inline constexpr uint64_t kMmioQueueNotify = 0x50;
 
-// One device's register block. Read and Write are called by vCPU threads, any number at once.
+// One device's register block. Read and Write are called by vCPU threads, any number at once. All
+// registers may be KVM_COALESCED_MMIO but Status (0x70): a register's effect is only looked for by
+// a later access.
+//
+// Status 0 resets: it waits for the loop's thread to drop the queues, so that a driver which does
+// not read the status back (Linux's) may free them at once; but at most a second, after which
+// Status reads as not 0 until they are dropped. QueueReady 0 on a live queue stops the whole device
+// the same way (DEVICE_NEEDS_RESET).
 class MmioTransport {
  public:
-  // `memory` and `loop` outlive the transport. Writing 1 to `irq` (an eventfd, taken over) raises the device's interrupt.
+  // `memory` and `loop` outlive the transport, which is destroyed on the loop's thread or while it
+  // does not run. Writing 1 to `irq` (an eventfd, taken over) raises the device's interrupt.
+  // Errors: ERR_VIRTIO_EVENTFD, ERR_EVENT_LOOP.
   static Result<std::unique_ptr<MmioTransport>> Create(std::unique_ptr<Device> device,
-                                                       const kvm::GuestMemory* memory, EventLoop* loop,
-                                                       UniqueFd irq);
+                                                       const kvm::GuestMemory* memory,
+                                                       EventLoop* loop, UniqueFd irq);
   ~MmioTransport();
 
+  // `offset`: bytes from the start of the block. Accesses that the specification does not allow
+  // read 0 and write nothing.
   void Read(uint64_t offset, std::span<uint8_t> out);
   void Write(uint64_t offset, std::span<const uint8_t> data);
 
@@ -41,8 +50,9 @@ class MmioTransport {
 
  private:
   struct State;
-  explicit MmioTransport(std::unique_ptr<State> state);
-  std::unique_ptr<State> state_;
+  explicit MmioTransport(std::shared_ptr<State> state);
+  // Shared with the tasks posted to the loop, which may outlive the transport.
+  std::shared_ptr<State> state_;
 };
 
 }  // namespace clearvm::virtio

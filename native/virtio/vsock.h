@@ -1,4 +1,5 @@
-// virtio-vsock (virtio 1.2 section 5.10): streams between the guest and file descriptors of the host.
+// virtio-vsock (virtio 1.2 section 5.10): streams between the guest and file descriptors of the
+// host.
 #ifndef CLEARVM_VIRTIO_VSOCK_H_
 #define CLEARVM_VIRTIO_VSOCK_H_
 
@@ -14,12 +15,13 @@
 
 namespace clearvm::virtio {
 
-// What answers when the guest connects to a host port. Both fds may be the same description (two dups), either may
-// be missing: without `read` the guest gets end-of-file at once, without `write` its bytes are refused (RST).
-// Closing: when the guest shuts its sending side down, everything received is written out and `write` is closed
-// (shutdown(SHUT_WR) first where it is a socket); end-of-file on `read` becomes a VSOCK SHUTDOWN(SEND) to the guest.
-// Pipes, sockets, terminals and regular files all work, and are never switched to non-blocking mode in a way
-// that other holders of the same open file description would see.
+// What answers when the guest connects to a host port. Both fds may be the same description (two
+// dups), either may be missing: without `read` the guest gets end-of-file at once, without `write`
+// its bytes are refused (RST). Closing: when the guest shuts its sending side down, everything
+// received is written out and `write` is closed (shutdown(SHUT_WR) first where it is a socket);
+// end-of-file on `read` becomes a VSOCK SHUTDOWN(SEND) to the guest. Pipes, sockets, terminals and
+// regular files all work, and are never switched to non-blocking mode in a way that other holders
+// of the same open file description would see.
 struct VsockPort {
   uint32_t port;
   UniqueFd read;   // host to guest
@@ -30,13 +32,14 @@ struct VsockOptions {
   uint64_t guest_cid = 3;
   // Ports served by a given pair of fds: one connection each, ever; a second is refused (RST).
   std::vector<VsockPort> ports;
-  // Where other connections meet the host, as Firecracker's: a listening Unix socket (invalid: none) on which
-  // a client says "CONNECT port\n" and is answered "OK host_port\n"; the guest's connection to port P goes to the
-  // Unix socket `unix_path` + "_P" (empty: refused).
+  // Where other connections meet the host, as Firecracker's: a listening Unix socket (invalid:
+  // none) on which a client says "CONNECT port\n" and is answered "OK host_port\n"; the guest's
+  // connection to port P goes to the Unix socket `unix_path` + "_P" (empty: refused).
   UniqueFd unix_listener;
   std::string unix_path;
-  // Called (loop thread) the first time the guest sends bytes to `port`, and when all that the guest sent to
-  // it before its end-of-file has been written out to the host (or can never be). May be empty.
+  // Called (loop thread) the first time the guest sends bytes to `port`, and when all that the
+  // guest sent to it before its end-of-file has been written out to the host (or can never be). May
+  // be empty.
   std::function<void(uint32_t port)> on_first_bytes;
   std::function<void(uint32_t port)> on_drained;
 };

@@ -1,0 +1,75 @@
+#include "native/virtio/fs9p.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "native/virtio/drain.h"
+
+namespace clearvm::virtio {
+namespace {
+
+// Linux's v9fs uses at most 128 buffers for a request (VIRTQUEUE_NUM), whatever the queue's size.
+constexpr std::array<uint16_t, 1> kQueueSizes = {128};
+constexpr uint64_t kFeatureMountTag = 1;
+constexpr size_t kMaxTag = 31;
+constexpr int kBudget = 64;
+
+class Fs9p final : public Device {
+ public:
+  Fs9p(const std::string& tag, std::unique_ptr<p9::Server> server) : server_(std::move(server)) {
+    // struct virtio_9p_config: le16 tag_len, then the tag.
+    config_.push_back(static_cast<uint8_t>(tag.size()));
+    config_.push_back(0);
+    config_.insert(config_.end(), tag.begin(), tag.end());
+  }
+
+  uint32_t device_id() const override { return kDeviceId9p; }
+  uint64_t features() const override { return kFeatureMountTag; }
+  std::span<const uint16_t> queue_max_sizes() const override { return kQueueSizes; }
+  void ReadConfig(uint32_t offset, std::span<uint8_t> out) const override {
+    if (offset >= config_.size()) return;
+    std::memcpy(out.data(), config_.data() + offset, std::min(out.size(), config_.size() - offset));
+  }
+
+  Result<void> Activate(uint64_t, std::vector<Queue> queues, Interrupt* interrupt) override {
+    requests_ = std::move(queues[0]);
+    interrupt_ = interrupt;
+    return {};
+  }
+
+  void HandleQueue(size_t) override {
+    Drain(requests_, 0, interrupt_, &chain_, kBudget, [this](const Chain& chain) {
+      return static_cast<uint32_t>(server_->Handle(chain.readable(), chain.writable()));
+    });
+  }
+
+  void Reset() override {
+    requests_ = Queue();
+    server_->Reset();
+  }
+
+ private:
+  std::unique_ptr<p9::Server> server_;
+  std::vector<uint8_t> config_;
+  Queue requests_;
+  Chain chain_;
+  Interrupt* interrupt_ = nullptr;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Server> server) {
+  const auto allowed = [](char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '.' || c == '-';
+  };
+  if (tag.empty() || tag.size() > kMaxTag || !std::all_of(tag.begin(), tag.end(), allowed)) {
+    return Error{"ERR_9P_TAG", 0, "",
+                 "the mount tag \"" + tag + "\" is not 1 to 31 characters of A-Z a-z 0-9 _ . -"};
+  }
+  return std::unique_ptr<Device>(std::make_unique<Fs9p>(tag, std::move(server)));
+}
+
+}  // namespace clearvm::virtio

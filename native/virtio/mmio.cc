@@ -1,0 +1,418 @@
+#include "native/virtio/mmio.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace clearvm::virtio {
+namespace {
+
+// Registers, virtio 1.2 section 4.2.2.
+enum Register : uint64_t {
+  kMagicValue = 0x00,
+  kVersion = 0x04,
+  kDeviceId = 0x08,
+  kVendorId = 0x0c,
+  kDeviceFeatures = 0x10,
+  kDeviceFeaturesSel = 0x14,
+  kDriverFeatures = 0x20,
+  kDriverFeaturesSel = 0x24,
+  kQueueSel = 0x30,
+  kQueueNumMax = 0x34,
+  kQueueNum = 0x38,
+  kQueueReady = 0x44,
+  kQueueNotify = kMmioQueueNotify,
+  kInterruptStatus = 0x60,
+  kInterruptAck = 0x64,
+  kStatus = 0x70,
+  kQueueDescLow = 0x80,
+  kQueueDescHigh = 0x84,
+  kQueueDriverLow = 0x90,
+  kQueueDriverHigh = 0x94,
+  kQueueDeviceLow = 0xa0,
+  kQueueDeviceHigh = 0xa4,
+  kShmLenLow = 0xb0,
+  kShmLenHigh = 0xb4,
+  kShmBaseLow = 0xb8,
+  kShmBaseHigh = 0xbc,
+  kConfig = 0x100,
+};
+
+constexpr uint32_t kMagic = 0x74726976;   // "virt"
+constexpr uint32_t kVendor = 0x4d564c43;  // "CLVM"
+constexpr uint32_t kMmioVersion = 2;
+
+// Device status bits, section 2.1.
+constexpr uint32_t kDriverOk = 4;
+constexpr uint32_t kFeaturesOk = 8;
+constexpr uint32_t kNeedsReset = 64;
+constexpr uint32_t kDriverBits = 1 | 2 | kDriverOk | kFeaturesOk | 128;
+
+// InterruptStatus bits.
+constexpr uint32_t kUsedBuffer = 1;
+constexpr uint32_t kConfigChange = 2;
+
+constexpr auto kResetPatience = std::chrono::seconds(1);
+
+constexpr uint64_t SetLow(uint64_t old, uint32_t value) { return (old & ~0xffff'ffffull) | value; }
+constexpr uint64_t SetHigh(uint64_t old, uint32_t value) {
+  return (old & 0xffff'ffffull) | uint64_t{value} << 32;
+}
+
+void SignalEventFd(int fd) {
+  const uint64_t one = 1;
+  // EAGAIN is the only failure: the counter is full, so the signal is pending anyway.
+  [[maybe_unused]] ssize_t wrote = ::write(fd, &one, sizeof one);
+}
+
+}  // namespace
+
+struct MmioTransport::State final : public Interrupt {
+  struct QueueRegisters {
+    QueueLayout layout;
+    bool ready = false;
+  };
+
+  // Set up by Create, and constant.
+  std::unique_ptr<Device> device;
+  const kvm::GuestMemory* memory = nullptr;
+  EventLoop* loop = nullptr;
+  UniqueFd irq;
+  std::vector<UniqueFd> kicks;
+  uint64_t offered = 0;
+  std::weak_ptr<State> self;
+
+  std::atomic<uint32_t> status{0};
+  std::atomic<uint32_t> interrupt_status{0};
+  // The status that a reset which is not complete yet has ended, and how many there are of them.
+  std::atomic<uint32_t> status_before_reset{0};
+  std::atomic<uint32_t> resets_pending{0};
+  std::condition_variable reset_done;  // with `mutex`
+
+  // The registers below belong to `mutex`.
+  std::mutex mutex;
+  uint32_t device_features_sel = 0;
+  uint32_t driver_features_sel = 0;
+  uint64_t driver_features = 0;
+  uint32_t queue_sel = 0;
+  std::vector<QueueRegisters> queues;
+
+  // The loop's thread only: the device has its queues.
+  bool active = false;
+
+  uint32_t ReadRegister(uint64_t offset);
+  void WriteRegister(uint64_t offset, uint32_t value);
+  void WriteStatus(uint32_t value, std::unique_lock<std::mutex>* lock);
+  void WriteQueueReady(QueueRegisters* queue, uint32_t value, std::unique_lock<std::mutex>* lock);
+  QueueRegisters* SelectedQueue() {
+    return queue_sel < queues.size() ? &queues[queue_sel] : nullptr;
+  }
+
+  void PostActivate();
+  void PostStop();
+  void AwaitStop(std::unique_lock<std::mutex>* lock) {
+    reset_done.wait_for(*lock, kResetPatience, [this] { return resets_pending.load() == 0; });
+  }
+  void Activate(std::vector<Queue> built, uint64_t features);
+  void OnKick(size_t queue);
+  void NeedReset();  // with `mutex` held
+
+  void SignalUsed() override { Raise(kUsedBuffer); }
+  void SignalConfigChange() override { Raise(kConfigChange); }
+  void SignalNeedsReset(QueueFault) override {
+    std::lock_guard lock(mutex);
+    // A device that is about to be stopped anyway must not spoil the status of its next life.
+    if (resets_pending.load() == 0) NeedReset();
+  }
+  void KickAgain(size_t queue) override { SignalEventFd(kicks[queue].get()); }
+  void Raise(uint32_t bit) {
+    interrupt_status.fetch_or(bit, std::memory_order_acq_rel);
+    SignalEventFd(irq.get());
+  }
+};
+
+Result<std::unique_ptr<MmioTransport>> MmioTransport::Create(std::unique_ptr<Device> device,
+                                                             const kvm::GuestMemory* memory,
+                                                             EventLoop* loop, UniqueFd irq) {
+  auto state = std::make_shared<State>();
+  state->offered =
+      device->features() | kFeatureRingIndirectDesc | kFeatureRingEventIdx | kFeatureVersion1;
+  state->device = std::move(device);
+  state->memory = memory;
+  state->loop = loop;
+  state->irq = std::move(irq);
+  state->self = state;
+  const size_t count = state->device->queue_max_sizes().size();
+  state->queues.resize(count);
+  state->kicks.reserve(count);
+  std::unique_ptr<MmioTransport> transport(new MmioTransport(state));
+  for (size_t i = 0; i < count; i++) {
+    UniqueFd kick(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!kick.valid()) {
+      return SystemError("ERR_VIRTIO_EVENTFD", "eventfd", "cannot create a queue's kick eventfd");
+    }
+    CLEARVM_RETURN_IF_ERROR(
+        loop->Add(kick.get(), EPOLLIN, [raw = state.get(), i](uint32_t) { raw->OnKick(i); }));
+    state->kicks.push_back(std::move(kick));
+  }
+  return transport;
+}
+
+MmioTransport::MmioTransport(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+MmioTransport::~MmioTransport() {
+  for (const UniqueFd& kick : state_->kicks) state_->loop->Remove(kick.get());
+}
+
+size_t MmioTransport::queue_count() const { return state_->kicks.size(); }
+int MmioTransport::kick_fd(size_t queue) const { return state_->kicks[queue].get(); }
+int MmioTransport::irq_fd() const { return state_->irq.get(); }
+Device* MmioTransport::device() const { return state_->device.get(); }
+
+void MmioTransport::Read(uint64_t offset, std::span<uint8_t> out) {
+  std::memset(out.data(), 0, out.size());
+  if (offset >= kMmioSize) return;
+  if (offset >= kConfig) {
+    state_->device->ReadConfig(static_cast<uint32_t>(offset - kConfig), out);
+    return;
+  }
+  if (out.size() != 4 || offset % 4 != 0) return;
+  const uint32_t value = state_->ReadRegister(offset);
+  std::memcpy(out.data(), &value, sizeof value);
+}
+
+void MmioTransport::Write(uint64_t offset, std::span<const uint8_t> data) {
+  // No device of ours has configuration that the driver may write.
+  if (offset >= kConfig || data.size() != 4 || offset % 4 != 0) return;
+  uint32_t value;
+  std::memcpy(&value, data.data(), sizeof value);
+  state_->WriteRegister(offset, value);
+}
+
+uint32_t MmioTransport::State::ReadRegister(uint64_t offset) {
+  switch (offset) {
+    case kMagicValue:
+      return kMagic;
+    case kVersion:
+      return kMmioVersion;
+    case kDeviceId:
+      return device->device_id();
+    case kVendorId:
+      return kVendor;
+    case kInterruptStatus:
+      return interrupt_status.load(std::memory_order_acquire);
+    case kStatus: {
+      const uint32_t pending = resets_pending.load(std::memory_order_acquire);
+      const uint32_t now = status.load(std::memory_order_acquire);
+      return now == 0 && pending != 0 ? status_before_reset.load(std::memory_order_acquire) : now;
+    }
+    case kShmLenLow:
+    case kShmLenHigh:
+    case kShmBaseLow:
+    case kShmBaseHigh:
+      return UINT32_MAX;  // section 4.2.2: no such shared memory region
+    default:
+      break;
+  }
+  std::lock_guard lock(mutex);
+  const QueueRegisters* queue = SelectedQueue();
+  switch (offset) {
+    case kDeviceFeatures:
+      return device_features_sel < 2 ? static_cast<uint32_t>(offered >> (32 * device_features_sel))
+                                     : 0;
+    case kQueueNumMax:
+      return queue != nullptr ? device->queue_max_sizes()[queue_sel] : 0;
+    case kQueueReady:
+      return queue != nullptr && queue->ready ? 1 : 0;
+    default:
+      // ConfigGeneration among them: no device of ours ever changes its configuration.
+      return 0;
+  }
+}
+
+void MmioTransport::State::WriteRegister(uint64_t offset, uint32_t value) {
+  if (offset == kQueueNotify) {
+    // Seen only where no ioeventfd is registered.
+    if (value < kicks.size()) SignalEventFd(kicks[value].get());
+    return;
+  }
+  if (offset == kInterruptAck) {
+    interrupt_status.fetch_and(~value, std::memory_order_acq_rel);
+    return;
+  }
+  std::unique_lock lock(mutex);
+  if (offset == kStatus) return WriteStatus(value, &lock);
+  if (offset == kDeviceFeaturesSel) {
+    device_features_sel = value;
+    return;
+  }
+  if (offset == kDriverFeaturesSel) {
+    driver_features_sel = value;
+    return;
+  }
+  if (offset == kQueueSel) {
+    queue_sel = value;
+    return;
+  }
+  const uint32_t now = status.load(std::memory_order_relaxed);
+  if (offset == kDriverFeatures) {
+    // Negotiation ends with FEATURES_OK (section 3.1.1).
+    if ((now & kFeaturesOk) != 0) return;
+    if (driver_features_sel == 0) driver_features = SetLow(driver_features, value);
+    if (driver_features_sel == 1) driver_features = SetHigh(driver_features, value);
+    // A feature beyond bit 63 was not offered: remembered as one that was not, so that FEATURES_OK
+    // is refused.
+    if (driver_features_sel > 1 && value != 0) driver_features |= ~offered;
+    return;
+  }
+  QueueRegisters* queue = SelectedQueue();
+  if (queue == nullptr) return;
+  if (offset == kQueueReady) return WriteQueueReady(queue, value, &lock);
+  // Section 4.2.2.2: a queue that is ready must not be changed.
+  if (queue->ready) return;
+  QueueLayout& layout = queue->layout;
+  switch (offset) {
+    case kQueueNum:
+      // 0, which no queue may have, stands for what does not even fit.
+      layout.size =
+          value <= device->queue_max_sizes()[queue_sel] ? static_cast<uint16_t>(value) : 0;
+      return;
+    case kQueueDescLow:
+      layout.descriptors = SetLow(layout.descriptors, value);
+      return;
+    case kQueueDescHigh:
+      layout.descriptors = SetHigh(layout.descriptors, value);
+      return;
+    case kQueueDriverLow:
+      layout.driver_area = SetLow(layout.driver_area, value);
+      return;
+    case kQueueDriverHigh:
+      layout.driver_area = SetHigh(layout.driver_area, value);
+      return;
+    case kQueueDeviceLow:
+      layout.device_area = SetLow(layout.device_area, value);
+      return;
+    case kQueueDeviceHigh:
+      layout.device_area = SetHigh(layout.device_area, value);
+      return;
+    default:
+      return;
+  }
+}
+
+void MmioTransport::State::WriteQueueReady(QueueRegisters* queue, uint32_t value,
+                                           std::unique_lock<std::mutex>* lock) {
+  const bool live = (status.load(std::memory_order_relaxed) & kDriverOk) != 0;
+  if (value == 0) {
+    if (!queue->ready) return;
+    queue->ready = false;
+    if (live) {
+      NeedReset();
+      PostStop();
+      AwaitStop(lock);
+    }
+    return;
+  }
+  // A queue that comes up after DRIVER_OK would never reach the device.
+  if (value != 1 || queue->ready || live) return;
+  queue->layout.indirect = (driver_features & kFeatureRingIndirectDesc) != 0;
+  queue->layout.event_index = (driver_features & kFeatureRingEventIdx) != 0;
+  if (Queue::Create(memory, queue->layout).ok()) {
+    queue->ready = true;
+  } else {
+    NeedReset();
+  }
+}
+
+void MmioTransport::State::WriteStatus(uint32_t value, std::unique_lock<std::mutex>* lock) {
+  const uint32_t now = status.load(std::memory_order_relaxed);
+  if (value == 0) {
+    device_features_sel = driver_features_sel = queue_sel = 0;
+    driver_features = 0;
+    queues.assign(queues.size(), {});
+    // Nothing but DRIVER_OK gives the device anything to drop: a probe's first reset costs no
+    // hand-over.
+    if ((now & kDriverOk) != 0) {
+      status_before_reset.store(now, std::memory_order_release);
+      PostStop();
+    } else {
+      interrupt_status.store(0, std::memory_order_release);
+    }
+    status.store(0, std::memory_order_release);
+    AwaitStop(lock);
+    return;
+  }
+  // Bits are only ever added (section 2.1.1); the device sets NEEDS_RESET itself.
+  uint32_t added = value & kDriverBits & ~now;
+  if ((added & kFeaturesOk) != 0 &&
+      ((driver_features & ~offered) != 0 || (driver_features & kFeatureVersion1) == 0)) {
+    added &= ~kFeaturesOk;
+  }
+  if (((now | added) & kFeaturesOk) == 0) added &= ~kDriverOk;
+  status.fetch_or(added, std::memory_order_acq_rel);
+  if ((added & kDriverOk) != 0) PostActivate();
+}
+
+void MmioTransport::State::PostActivate() {
+  auto built = std::make_shared<std::vector<Queue>>(queues.size());
+  for (size_t i = 0; i < queues.size(); i++) {
+    if (!queues[i].ready) continue;
+    // It was checked when it became ready, and could not be changed since.
+    Result<Queue> queue = Queue::Create(memory, queues[i].layout);
+    if (queue.ok()) (*built)[i] = std::move(queue).value();
+  }
+  loop->Post([weak = self, built, features = driver_features] {
+    if (auto state = weak.lock()) state->Activate(std::move(*built), features);
+  });
+}
+
+void MmioTransport::State::PostStop() {
+  resets_pending.fetch_add(1, std::memory_order_acq_rel);
+  loop->Post([weak = self] {
+    auto state = weak.lock();
+    if (state == nullptr) return;
+    if (state->active) state->device->Reset();
+    state->active = false;
+    std::lock_guard lock(state->mutex);
+    state->interrupt_status.store(0, std::memory_order_release);
+    state->resets_pending.fetch_sub(1, std::memory_order_acq_rel);
+    state->reset_done.notify_all();
+  });
+}
+
+void MmioTransport::State::Activate(std::vector<Queue> built, uint64_t features) {
+  std::vector<bool> ready;
+  for (const Queue& queue : built) ready.push_back(queue.ready());
+  active = device->Activate(features, std::move(built), this).ok();
+  if (!active) return SignalNeedsReset(QueueFault::kNone);
+  // The driver may have kicked while the device had no queues yet.
+  for (size_t i = 0; i < ready.size(); i++) {
+    if (ready[i] && (status.load(std::memory_order_acquire) & kNeedsReset) == 0) {
+      device->HandleQueue(i);
+    }
+  }
+}
+
+void MmioTransport::State::OnKick(size_t queue) {
+  uint64_t count;
+  // EAGAIN is the only failure: somebody else has taken the count.
+  [[maybe_unused]] ssize_t got = ::read(kicks[queue].get(), &count, sizeof count);
+  if (active && (status.load(std::memory_order_acquire) & kNeedsReset) == 0) {
+    device->HandleQueue(queue);
+  }
+}
+
+void MmioTransport::State::NeedReset() {
+  const uint32_t before = status.fetch_or(kNeedsReset, std::memory_order_acq_rel);
+  // Section 2.1.2: the driver is told if it is past DRIVER_OK, and once is enough.
+  if ((before & kDriverOk) != 0 && (before & kNeedsReset) == 0) SignalConfigChange();
+}
+
+}  // namespace clearvm::virtio
