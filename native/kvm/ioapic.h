@@ -37,28 +37,17 @@ class Ioapic {
   void Read(uint64_t offset, std::span<uint8_t> out);
   Result<void> Write(uint64_t offset, std::span<const uint8_t> data);
 
-  // KVM_EXIT_IOAPIC_EOI: a guest has finished level-triggered `vector`.
-  void EndOfInterrupt(uint8_t vector);
-
-  // For snapshots: the registers as they stand.
-  struct State {
-    uint32_t select = 0;
-    uint8_t id = kIoapicId;
-    std::vector<uint64_t> redirection;  // one entry a pin
-  };
-  State Save() const;
-  // Errors: ERR_IOAPIC_STATE (another number of pins), SetRoutes'.
-  Result<void> Restore(const State& state);
-
  private:
   uint32_t ReadRegister() const;
   bool WriteRegister(uint32_t value);
   Result<void> UpdateRoutes();
 
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   SetRoutes set_routes_;
-  State state_;
-  std::vector<MsiRoute> routes_;  // as KVM has them
+  uint32_t select_ = 0;  // IOREGSEL
+  uint8_t id_ = kIoapicId;
+  std::vector<uint64_t> redirection_;  // one entry a pin
+  std::vector<MsiRoute> routes_;       // as KVM has them
 };
 
 }  // namespace clearvm::kvm

@@ -64,14 +64,8 @@ class Vcpu {
   Result<void> SetSregs(const kvm_sregs& sregs);
   Result<kvm_fpu> GetFpu() const;
   Result<void> SetFpu(const kvm_fpu& fpu);
-  Result<kvm_xsave> GetXsave() const;
-  Result<void> SetXsave(const kvm_xsave& xsave);
-  Result<kvm_xcrs> GetXcrs() const;
-  Result<void> SetXcrs(const kvm_xcrs& xcrs);
   Result<kvm_lapic_state> GetLapic() const;
   Result<void> SetLapic(const kvm_lapic_state& lapic);
-  Result<kvm_vcpu_events> GetEvents() const;
-  Result<void> SetEvents(const kvm_vcpu_events& events);
   Result<kvm_mp_state> GetMpState() const;
   Result<void> SetMpState(const kvm_mp_state& state);
   Result<void> SetCpuid(const CpuidTable& table);
