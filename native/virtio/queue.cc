@@ -44,6 +44,8 @@ const char* QueueFaultText(QueueFault fault) {
       return "a descriptor chain holds 4 GiB or more";
     case QueueFault::kBufferAddress:
       return "a buffer is not in guest RAM";
+    case QueueFault::kBufferSize:
+      return "a buffer is too small for what belongs into it";
     case QueueFault::kOrder:
       return "a readable buffer follows a writable one";
     case QueueFault::kIndirectNotNegotiated:

@@ -34,6 +34,7 @@ enum class QueueFault : uint8_t {
   kIndirectNotNegotiated,  // VIRTQ_DESC_F_INDIRECT without the feature
   kIndirectNested,         // an indirect descriptor within an indirect table
   kIndirectNext,           // VIRTQ_DESC_F_INDIRECT together with VIRTQ_DESC_F_NEXT
+  kBufferSize,             // a buffer too small for what the device has to put into it
   kIndirectTable,  // an indirect table that is empty, not a multiple of 16 bytes, or not in guest
                    // RAM
 };
