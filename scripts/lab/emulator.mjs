@@ -10,7 +10,7 @@ process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
 
-const TAIL_BYTES = 4096;
+const TAIL_BYTES = 8192;
 
 export class Emulator {
   /** The emulator itself, not a shell around it. */
@@ -54,7 +54,7 @@ export class Emulator {
 
   /** The last lines that it printed. */
   consoleTail() {
-    return this.#tail.replaceAll('\r', '').trimEnd().split('\n').slice(-20).join('\n');
+    return this.#tail.replaceAll('\r', '').trimEnd().split('\n').slice(-40).join('\n');
   }
 
   /** Ends it and waits until it is gone. */

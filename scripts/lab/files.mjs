@@ -30,7 +30,7 @@ import { findProgram, LabError } from './cache.mjs';
 
 /** What shell scripts can rely on without having asked for it. Programs that the machine lacks are left out. */
 const COMMANDS = (
-  'bash sh busybox env cat chmod chroot cp cut date dd dirname echo find grep head id ln ls mkdir mknod mktemp ' +
+  'bash sh busybox env cat chmod chroot cp cut date dd dirname dmesg echo find grep head id ln ls mkdir mknod mktemp ' +
   'mount mountpoint mv nproc printf ps readlink rm rmdir sed seq setpriv sha256sum sleep sort stat sync tail tar ' +
   'tee test timeout touch tr true umount uname unshare wc'
 ).split(' ');
