@@ -85,8 +85,6 @@ static bool member_of(struct field list, struct field user) {
 }
 
 static int add_gid(struct identity* identity, uint32_t gid, char* error, size_t size) {
-  for (size_t i = 0; i < identity->group_count; i++)
-    if (identity->groups[i] == gid) return 0;
   if (identity->group_count == IDENTITY_GROUPS_MAX)
     return fail(error, size, "the user is in more than 65536 groups", (struct field){"", 0}, "");
   identity->groups[identity->group_count++] = gid;
@@ -175,8 +173,12 @@ int identity_add_group(const char* name, struct text_file group, struct identity
   struct field field = {name, strlen(name)};
   uint32_t gid;
   uint64_t number;
-  if (find_group(group, field, true, &gid)) return add_gid(identity, gid, error, size);
-  if (!parse_number(field, &number)) return fail(error, size, "Unable to find group ", field, "");
-  if (number > ID_MAX) return out_of_range(error, size);
-  return add_gid(identity, (uint32_t)number, error, size);
+  if (!find_group(group, field, true, &gid)) {
+    if (!parse_number(field, &number)) return fail(error, size, "Unable to find group ", field, "");
+    if (number > ID_MAX) return out_of_range(error, size);
+    gid = (uint32_t)number;
+  }
+  for (size_t i = 0; i < identity->group_count; i++)
+    if (identity->groups[i] == gid) return 0;
+  return add_gid(identity, gid, error, size);
 }
