@@ -20,9 +20,8 @@ class Fs9p final : public Device {
  public:
   Fs9p(const std::string& tag, std::unique_ptr<p9::Server> server) : server_(std::move(server)) {
     // struct virtio_9p_config: le16 tag_len, then the tag.
-    config_.push_back(static_cast<uint8_t>(tag.size()));
-    config_.push_back(0);
-    config_.insert(config_.end(), tag.begin(), tag.end());
+    config_ = {static_cast<uint8_t>(tag.size()), 0};
+    for (char c : tag) config_.push_back(static_cast<uint8_t>(c));
   }
 
   uint32_t device_id() const override { return kDeviceId9p; }

@@ -59,8 +59,7 @@ std::optional<VmEnd> Machine::RunVcpu(kvm::Vcpu& vcpu) {
         end = HandleMmio(run);
         break;
       case KVM_EXIT_IOAPIC_EOI:
-        counters_[kEoiExits]++;
-        ioapic_->EndOfInterrupt(run.eoi.vector);
+        counters_[kEoiExits]++;  // no line of ours holds a level that this could lower
         break;
       case KVM_EXIT_SHUTDOWN:
         return VmEnd{CLEARVM_FAILURE_SHUTDOWN,
