@@ -85,7 +85,9 @@ class VsockDevice final : public Device {
   void Flush(Connection* connection);
   void AwaitReadable(Connection* connection);
   void OnReadable(uint64_t id);
-  void OnWritable(uint64_t id);
+  bool AwaitWritable(Connection* connection, uint32_t events);
+  void AwaitHangUp(Connection* connection);
+  void OnWritable(uint64_t id, uint32_t events);
   // The host sends no more; takes no more; the guest's bytes are all out, or never will be.
   void HostEndOfFile(Connection* connection);
   void HostRefuses(Connection* connection);

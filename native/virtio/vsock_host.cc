@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -118,25 +119,39 @@ void VsockDevice::Flush(Connection* connection) {
     iovec parts[2];
     const size_t count = connection->buffer.Content(parts);
     const ssize_t wrote = connection->out.Write(parts, count);
-    if (wrote == -EAGAIN &&
-        connection->out.Arm(loop_, EPOLLOUT,
-                            [this, id = connection->id](uint32_t) { OnWritable(id); })) {
-      return;
-    }
+    if (wrote == -EAGAIN && AwaitWritable(connection, EPOLLOUT)) return;
     if (wrote <= 0) return HostRefuses(connection);
     connection->buffer.Consume(static_cast<size_t>(wrote));
     Forwarded(connection, static_cast<uint32_t>(wrote));
   }
   if ((connection->guest_shutdown & kShutdownSend) != 0 || connection->state == State::kFlushing) {
     FinishOut(connection);
+  } else {
+    AwaitHangUp(connection);
   }
 }
 
-void VsockDevice::OnWritable(uint64_t id) {
+bool VsockDevice::AwaitWritable(Connection* connection, uint32_t events) {
+  return connection->out.Arm(loop_, events,
+                             [this, id = connection->id](uint32_t got) { OnWritable(id, got); });
+}
+
+// Once the peer of a socket has sent its end-of-file, only this tells when it closes altogether.
+void VsockDevice::AwaitHangUp(Connection* connection) {
+  if (connection->in.valid() || !connection->out.valid() || !connection->out.is_socket()) return;
+  AwaitWritable(connection, 0);
+}
+
+void VsockDevice::OnWritable(uint64_t id, uint32_t events) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
   Connection* connection = found->second.get();
-  Flush(connection);
+  if (connection->buffer.empty() && connection->out.valid() &&
+      (events & (EPOLLERR | EPOLLHUP)) != 0) {
+    HostRefuses(connection);
+  } else {
+    Flush(connection);
+  }
   if (connection->state == State::kFlushing && !connection->out.valid()) Destroy(connection);
   Pump();
 }
@@ -191,7 +206,11 @@ void VsockDevice::HostEndOfFile(Connection* connection) {
   connection->in.Close();
   connection->host_shutdown |= kShutdownSend;
   SetPending(connection, Connection::kShutdown);
-  if (hung_up && connection->out.is_socket() && connection->out.HungUp()) HostRefuses(connection);
+  if (hung_up && connection->out.is_socket() && connection->out.HungUp()) {
+    HostRefuses(connection);
+  } else if (connection->buffer.empty()) {
+    AwaitHangUp(connection);
+  }
 }
 
 // --- Ends ---
@@ -202,7 +221,8 @@ void VsockDevice::DetachWithReset(Connection* connection) {
 }
 
 void VsockDevice::Detach(Connection* connection) {
-  by_ports_.erase(connection->key());
+  // A client who has not said where to is not in the table, and its ports are somebody else's.
+  if (connection->state != State::kHandshake) by_ports_.erase(connection->key());
   connection->in_ready = false;
   connection->in.Close();
   connection->state = State::kFlushing;
@@ -212,6 +232,7 @@ void VsockDevice::Detach(Connection* connection) {
 }
 
 void VsockDevice::Destroy(Connection* connection) {
+  if (connection->queued) std::erase(runnable_, connection->id);
   connections_.erase(connection->id);
   ArmListener();
 }
@@ -233,6 +254,9 @@ void VsockDevice::Accept() {
   if (!active_) return;
   int accept_errno = 0;
   for (int i = 0; i < kAcceptBudget && connections_.size() < kMaxConnections; i++) {
+    // The listener's file description may be a blocking one, and is not ours to change.
+    pollfd waiting{options_.unix_listener.get(), POLLIN, 0};
+    if (::poll(&waiting, 1, 0) <= 0) break;
     UniqueFd socket(
         ::accept4(options_.unix_listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     accept_errno = errno;
