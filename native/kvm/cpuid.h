@@ -3,10 +3,10 @@
 #ifndef CLEARVM_KVM_CPUID_H_
 #define CLEARVM_KVM_CPUID_H_
 
-#include <linux/kvm.h>
-
 #include <cstdint>
 #include <vector>
+
+#include "native/base/linux_kvm.h"
 
 namespace clearvm::kvm {
 

@@ -2,10 +2,9 @@
 #ifndef CLEARVM_KVM_MSRS_H_
 #define CLEARVM_KVM_MSRS_H_
 
-#include <linux/kvm.h>
-
 #include <span>
 
+#include "native/base/linux_kvm.h"
 #include "native/kvm/cpuid.h"
 
 namespace clearvm::kvm {

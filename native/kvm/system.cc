@@ -1,11 +1,12 @@
 #include "native/kvm/system.h"
 
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <sys/ioctl.h>
 
 #include <cerrno>
 #include <memory>
+
+#include "native/base/linux_kvm.h"
 
 namespace clearvm::kvm {
 namespace {

@@ -2,8 +2,6 @@
 #ifndef CLEARVM_KVM_VCPU_H_
 #define CLEARVM_KVM_VCPU_H_
 
-#include <linux/kvm.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "native/base/fd.h"
+#include "native/base/linux_kvm.h"
 #include "native/base/result.h"
 #include "native/kvm/cpuid.h"
 

@@ -3,8 +3,6 @@
 #ifndef CLEARVM_KVM_VM_H_
 #define CLEARVM_KVM_VM_H_
 
-#include <linux/kvm.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -12,6 +10,7 @@
 #include <utility>
 
 #include "native/base/fd.h"
+#include "native/base/linux_kvm.h"
 #include "native/base/result.h"
 #include "native/kvm/memory.h"
 #include "native/kvm/vcpu.h"

@@ -1,11 +1,11 @@
 // What the machine counts, as text: Documentation/virt/kvm/api.rst, KVM_GET_STATS_FD.
-#include <linux/kvm.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cstring>
 
 #include "native/base/fd.h"
+#include "native/base/linux_kvm.h"
 #include "native/vmm/machine.h"
 
 namespace clearvm::vmm {

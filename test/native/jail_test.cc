@@ -1,9 +1,9 @@
+#include "native/base/linux_kvm.h"
 #include "native/jail/jail.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
-#include <linux/kvm.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
