@@ -44,8 +44,8 @@ struct ProbeReport {
 };
 
 // Probes the KVM device at `path`. Never fails: what goes wrong is in the report. Takes
-// milliseconds on hardware, and in all cases ends within about 3 s. Interrupts its vCPU with
-// SIGRTMIN+1 sent to a thread of its own.
+// milliseconds on hardware, and in all cases ends within about 3.5 s. Bounds its vCPUs with a
+// Watchdog.
 ProbeReport Probe(const std::string& path);
 
 const char* VerdictName(Verdict verdict);  // "hardware", "software", "unusable"
