@@ -1,3 +1,4 @@
 export { ImageError, type ImageErrorCode } from './errors.js';
-export { parseReference, familiarName, type Reference } from './reference.js';
+export { familiarName, formatReference, parseReference, type Reference } from './reference.js';
+export { ImageStore } from './store.js';
 export type * from './types.js';

@@ -1,0 +1,167 @@
+import fs from 'node:fs/promises';
+
+import { errnoOf } from '../errors.js';
+import { ID_ANNOTATION, REF_NAME } from './annotations.js';
+import { isDigest } from './digest.js';
+import { ImageError } from './errors.js';
+import type { Layout } from './layout.js';
+import { familiarName, formatReference, parseReference, type Reference } from './reference.js';
+import type { Descriptor, Digest, ImageSummary } from './types.js';
+
+const MIN_ID_PREFIX = 4;
+
+/** What a user's text means: entries of the index, all with the same image id. */
+export interface Found {
+  entries: [Descriptor, ...Descriptor[]];
+  byId: boolean;
+}
+
+/** Finds and lists images. It reads only, takes no lock, and costs no start-up: what writes is in operations.ts. */
+export class Catalog {
+  constructor(readonly layout: Layout) {}
+
+  /** Every image, by name, those without a name last. */
+  async list(): Promise<ImageSummary[]> {
+    const groups = new Map<string, { id: Digest; entries: Descriptor[] }>();
+    for (const entry of this.layout.readIndex().manifests) {
+      const id = await this.idOf(entry);
+      const group = groups.get(id) ?? { id, entries: [] };
+      group.entries.push(entry);
+      groups.set(id, group);
+    }
+    const images: ImageSummary[] = [];
+    for (const { id, entries } of groups.values()) images.push(await this.summary(id, entries));
+    const key = (image: ImageSummary) => image.names[0] ?? `\uffff${image.id}`;
+    return images.sort((a, b) => (key(a) < key(b) ? -1 : 1));
+  }
+
+  /** The index entries that a user's text means; all have the same image id. */
+  async find(text: string): Promise<Found> {
+    const index = this.layout.readIndex().manifests;
+    const bare = text.replace(/^sha256:/, '');
+    if (/^[0-9a-f]{64}$/.test(bare)) {
+      return { entries: await this.#withId(text, index, bare), byId: true };
+    }
+    let reference: Reference | undefined;
+    let refused: unknown;
+    try {
+      reference = parseReference(text);
+    } catch (error) {
+      refused = error;
+    }
+    if (reference) {
+      const entries = index.filter((entry) => matches(entry, reference));
+      if (entries[0]) return { entries: [entries[0], ...entries.slice(1)], byId: false };
+    }
+    if (bare.length >= MIN_ID_PREFIX && /^[0-9a-f]{1,63}$/.test(bare)) {
+      return { entries: await this.#withId(text, index, bare), byId: true };
+    }
+    if (refused !== undefined) throw refused;
+    throw notFound(text);
+  }
+
+  async #withId(
+    text: string,
+    index: Descriptor[],
+    prefix: string,
+  ): Promise<[Descriptor, ...Descriptor[]]> {
+    const found = new Map<string, Descriptor[]>();
+    for (const entry of index) {
+      const id = await this.idOf(entry);
+      const wanted = `sha256:${prefix}`;
+      // containerd's users know an image by the digest of its manifest.
+      if (!id.startsWith(wanted) && entry.digest !== wanted) continue;
+      found.set(id, [...(found.get(id) ?? []), entry]);
+    }
+    if (found.size > 1) {
+      const ids = [...found.keys()].map((id) => id.slice('sha256:'.length, 'sha256:'.length + 16));
+      throw new ImageError(
+        'ERR_IMAGE_AMBIGUOUS',
+        `the id ${text} is ambiguous: ${ids.join(', ')} begin so; give more digits`,
+      );
+    }
+    const [[first, ...more] = []] = found.values();
+    if (!first) throw notFound(text);
+    return [first, ...more];
+  }
+
+  /** The id of the image of an index entry. */
+  async idOf(entry: Descriptor): Promise<Digest> {
+    const id = entry.annotations?.[ID_ANNOTATION];
+    if (isDigest(id)) return id;
+    // Put here by another tool.
+    const { parseManifest } = await import('./json.js');
+    const manifest = parseManifest(
+      `the manifest ${entry.digest}`,
+      await this.readBlob(entry.digest),
+    );
+    return manifest.config.digest;
+  }
+
+  /** @throws ImageError ERR_IMAGE_STORE */
+  async readBlob(digest: Digest): Promise<Buffer> {
+    const file = this.layout.blobPath(digest);
+    try {
+      return await fs.readFile(file);
+    } catch (error) {
+      const why = errnoOf(error) === 'ENOENT' ? 'it is missing' : (error as Error).message;
+      throw new ImageError(
+        'ERR_IMAGE_STORE',
+        `cannot read the blob ${file}: ${why}; load the image again`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** `entries`: all of the index with this id. */
+  async summary(id: Digest, entries: Descriptor[]): Promise<ImageSummary> {
+    const digest = entries[0]?.digest ?? id;
+    const names = referencesOf(entries).map(familiar);
+    const record = this.layout.readImageRecord(digest);
+    if (record) {
+      const { size, config } = record;
+      const created = config.created ? { created: config.created } : {};
+      return {
+        id,
+        digest,
+        names,
+        ...created,
+        size,
+        os: config.os,
+        architecture: config.architecture,
+      };
+    }
+    // Shown although it is not whole, so that it can be removed.
+    return { id, digest, names, size: 0, os: 'linux', architecture: 'amd64' };
+  }
+}
+
+function matches(entry: Descriptor, reference: Reference): boolean {
+  const name = entry.annotations?.[REF_NAME];
+  if (name === undefined) return false;
+  if (reference.digest === undefined) return name === formatReference(reference);
+  const { domain, path: repository, digest } = reference;
+  return name.startsWith(`${domain}/${repository}:`) && entry.digest === digest;
+}
+
+/** The normalised names of index entries, sorted. */
+export function referencesOf(entries: Descriptor[]): string[] {
+  const names = entries.map((entry) => entry.annotations?.[REF_NAME]);
+  return names.filter((name) => name !== undefined).sort();
+}
+
+/** The familiar form of a name in the index. */
+export function familiar(reference: string): string {
+  try {
+    return familiarName(parseReference(reference));
+  } catch {
+    return reference; // put here by another tool
+  }
+}
+
+export function notFound(text: string): ImageError {
+  return new ImageError(
+    'ERR_IMAGE_NOT_FOUND',
+    `no image ${JSON.stringify(text)} in the store; see "clearvm images", or load one with "clearvm load"`,
+  );
+}

@@ -1,0 +1,106 @@
+import { createHash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { Transform, type TransformCallback } from 'node:stream';
+
+import { ImageError } from './errors.js';
+import type { Digest } from './types.js';
+
+const BASE32 = 'abcdefghijklmnopqrstuvwxyz234567';
+const SHORT_NAME_LENGTH = 26;
+
+export function isDigest(text: unknown): text is Digest {
+  return typeof text === 'string' && /^sha256:[0-9a-f]{64}$/.test(text);
+}
+
+/** The 64 hex digits of a digest. */
+export function hexOf(digest: Digest): string {
+  return digest.slice('sha256:'.length);
+}
+
+export function sha256(bytes: Uint8Array): Digest {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+}
+
+/** The twelve digits that people are shown. */
+export function shortDigest(digest: Digest): string {
+  return hexOf(digest).slice(0, 12);
+}
+
+/**
+ * The directory name of an unpacked layer: the first 130 bits of its diff id in base32, 26 characters of [a-z2-7].
+ * Overlay mount options must fit one page, so that 64 hex digits would limit an image to some 60 layers.
+ */
+export function layerName(diffId: Digest): string {
+  let bits = BigInt(`0x${hexOf(diffId)}`) >> BigInt(256 - SHORT_NAME_LENGTH * 5);
+  let name = '';
+  for (let i = 0; i < SHORT_NAME_LENGTH; i++) {
+    name = (BASE32[Number(bits & 31n)] ?? '') + name;
+    bits >>= 5n;
+  }
+  return name;
+}
+
+/**
+ * Checks content that was read whole against what it was announced as.
+ *
+ * @throws ImageError ERR_IMAGE_DIGEST_MISMATCH
+ */
+export function checkDigest(
+  what: string,
+  actual: { digest: Digest; size: number },
+  expected: { digest?: Digest | undefined; size?: number | undefined },
+): void {
+  if (expected.size !== undefined && actual.size !== expected.size) {
+    throw new ImageError(
+      'ERR_IMAGE_DIGEST_MISMATCH',
+      `${what} has ${actual.size} bytes, its descriptor says ${expected.size}; get the image again`,
+    );
+  }
+  if (expected.digest !== undefined && actual.digest !== expected.digest) {
+    throw new ImageError(
+      'ERR_IMAGE_DIGEST_MISMATCH',
+      `${what} has digest ${actual.digest}, it should be ${expected.digest}; get the image again`,
+    );
+  }
+}
+
+/** Passes bytes on, counting and hashing them, and on the way writes them to `copy` if there is one. */
+export class Meter extends Transform {
+  size = 0;
+  readonly #hash = createHash('sha256');
+  readonly #copy: FileHandle | undefined;
+  readonly #onBytes: ((size: number) => void) | undefined;
+
+  constructor(options: { copy?: FileHandle | undefined; onBytes?: (size: number) => void } = {}) {
+    super({ highWaterMark: 1 << 20 });
+    this.#copy = options.copy;
+    this.#onBytes = options.onBytes;
+  }
+
+  override _transform(chunk: Buffer, _encoding: BufferEncoding, callback: TransformCallback): void {
+    this.size += chunk.length;
+    this.#hash.update(chunk);
+    this.#onBytes?.(this.size);
+    if (!this.#copy) {
+      callback(null, chunk);
+      return;
+    }
+    writeAll(this.#copy, chunk).then(
+      () => callback(null, chunk),
+      (error: unknown) => callback(error as Error),
+    );
+  }
+
+  /** The digest of everything that went through; once, at the end. */
+  digest(): Digest {
+    return `sha256:${this.#hash.digest('hex')}`;
+  }
+}
+
+async function writeAll(file: FileHandle, chunk: Buffer): Promise<void> {
+  let offset = 0;
+  while (offset < chunk.length) {
+    const { bytesWritten } = await file.write(chunk, offset);
+    offset += bytesWritten;
+  }
+}
