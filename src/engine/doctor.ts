@@ -99,7 +99,12 @@ function diagnoseKvm(): Finding[] {
     probe = loadAddon().probeKvm(KVM_DEVICE);
   } catch (error) {
     findings.push(
-      bad('addon', 'error', messageOf(error), 'run `npm install` in the package, or `npm run build` in a checkout'),
+      bad(
+        'addon',
+        'error',
+        messageOf(error),
+        'run `npm install` in the package, or `npm run build` in a checkout',
+      ),
     );
     return findings;
   }
@@ -202,8 +207,18 @@ function diagnoseOverlay(): Finding {
   }
   const module = `/lib/modules/${release()}/kernel/fs/overlayfs`;
   return existsSync(module)
-    ? bad('overlayfs', 'error', 'overlayfs is not loaded', 'run `modprobe overlay`, and name it in /etc/modules-load.d')
-    : bad('overlayfs', 'error', 'this kernel has no overlayfs', 'use a kernel with CONFIG_OVERLAY_FS');
+    ? bad(
+        'overlayfs',
+        'error',
+        'overlayfs is not loaded',
+        'run `modprobe overlay`, and name it in /etc/modules-load.d',
+      )
+    : bad(
+        'overlayfs',
+        'error',
+        'this kernel has no overlayfs',
+        'use a kernel with CONFIG_OVERLAY_FS',
+      );
 }
 
 function diagnoseNamespaces(): Finding {

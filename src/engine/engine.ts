@@ -119,7 +119,14 @@ export class Engine {
       volumes,
       rootPath: `${this.root}/containers/${id}/merged`,
     });
-    const config = this.#vmConfig(id, image, resolved, volumes, { memory, cpus, hostname }, options);
+    const config = this.#vmConfig(
+      id,
+      image,
+      resolved,
+      volumes,
+      { memory, cpus, hostname },
+      options,
+    );
     const plan = makePlan(config, spec, volumes, (options.stdin ?? 'ignore') !== 'ignore');
     return this.#start(addon, plan, options, resolved, timeline);
   }

@@ -4,12 +4,38 @@ import { randomBytes } from 'node:crypto';
 const ADJECTIVES = [
   ...['amber', 'brisk', 'calm', 'clear', 'deft', 'eager', 'fleet', 'gentle', 'hardy', 'keen'],
   ...['light', 'merry', 'nimble', 'noble', 'placid', 'quick', 'quiet', 'rapid', 'sharp', 'steady'],
-  ...['sunny', 'swift', 'tidy', 'vivid', 'warm', 'witty', 'bold', 'bright', 'crisp', 'spry', 'prim', 'agile'],
+  ...[
+    'sunny',
+    'swift',
+    'tidy',
+    'vivid',
+    'warm',
+    'witty',
+    'bold',
+    'bright',
+    'crisp',
+    'spry',
+    'prim',
+    'agile',
+  ],
 ];
 const NOUNS = [
   ...['alder', 'aspen', 'badger', 'beech', 'birch', 'brook', 'cedar', 'crane', 'creek', 'curlew'],
   ...['elm', 'falcon', 'fern', 'finch', 'heron', 'ibex', 'juniper', 'kestrel', 'larch', 'lark'],
-  ...['linden', 'lynx', 'maple', 'marten', 'oak', 'otter', 'pine', 'plover', 'rowan', 'swallow', 'tern', 'willow'],
+  ...[
+    'linden',
+    'lynx',
+    'maple',
+    'marten',
+    'oak',
+    'otter',
+    'pine',
+    'plover',
+    'rowan',
+    'swallow',
+    'tern',
+    'willow',
+  ],
 ];
 
 /** `brisk_heron`; with `attempt` above 0 a number behind it. */

@@ -54,6 +54,7 @@ export function checkRunOptions(options: unknown): asserts options is RunOptions
 const HINTS: Readonly<Record<string, string>> = {
   workdir: 'must be an absolute path',
   name: 'must be letters, digits and . _ -, beginning with a letter or digit, at most 128 of them',
-  hostname: 'must be letters, digits and . _ -, beginning and ending with a letter or digit, at most 64 of them',
+  hostname:
+    'must be letters, digits and . _ -, beginning and ending with a letter or digit, at most 64 of them',
   user: 'must be NAME or UID, with :GROUP or :GID behind it or not',
 };

@@ -28,8 +28,7 @@ export function mergeCommand(
   image: ImageRunConfig,
   options: Pick<RunOptions, 'cmd' | 'entrypoint'>,
 ): string[] {
-  const given =
-    typeof options.entrypoint === 'string' ? [options.entrypoint] : options.entrypoint;
+  const given = typeof options.entrypoint === 'string' ? [options.entrypoint] : options.entrypoint;
   let entrypoint = given ?? image.Entrypoint ?? [];
   if (entrypoint.length === 1 && entrypoint[0] === '') entrypoint = [];
   const hasCommand = options.cmd !== undefined && options.cmd.length > 0;

@@ -154,7 +154,8 @@ export class StateStore {
         const directory = `${base}/${id}`;
         if (!ID.test(id) || !(await this.#isStale(id, directory))) continue;
         try {
-          if (base === this.#runtimeDirectory) await rm(directory, { recursive: true, force: true });
+          if (base === this.#runtimeDirectory)
+            await rm(directory, { recursive: true, force: true });
           else await removeTree(directory);
           removed.add(id);
         } catch {
@@ -254,6 +255,8 @@ async function removeTree(directory: string): Promise<void> {
   try {
     await promisify(execFile)('rm', ['-rf', '--one-file-system', '--', directory]);
   } catch (cause) {
-    throw new ClearVMError('ERR_STATE', `cannot remove ${directory}: ${messageOf(cause)}`, { cause });
+    throw new ClearVMError('ERR_STATE', `cannot remove ${directory}: ${messageOf(cause)}`, {
+      cause,
+    });
   }
 }

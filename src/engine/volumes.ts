@@ -23,7 +23,16 @@ export interface Volume {
 }
 
 /** Mount options of docker's that say nothing on a VM of one's own: it has no SELinux labels, and nobody to propagate to. */
-const EMPTY_OPTIONS = new Set(['rw', 'z', 'Z', 'private', 'rprivate', 'consistent', 'cached', 'delegated']);
+const EMPTY_OPTIONS = new Set([
+  'rw',
+  'z',
+  'Z',
+  'private',
+  'rprivate',
+  'consistent',
+  'cached',
+  'delegated',
+]);
 
 /** Takes `src:dst[:options]` apart. Errors: ERR_VOLUME. */
 export function parseVolume(text: string): VolumeOptions {
@@ -60,7 +69,10 @@ export function parseVolume(text: string): VolumeOptions {
  * Checks volumes and finds their sources; missing ones are made, as directories, as `docker run -v` does.
  * Errors: ERR_VOLUME.
  */
-export function resolveVolumes(volumes: readonly (string | VolumeOptions)[], cwd: string): Volume[] {
+export function resolveVolumes(
+  volumes: readonly (string | VolumeOptions)[],
+  cwd: string,
+): Volume[] {
   const targets = new Set<string>();
   return volumes.map((given) => {
     const options = typeof given === 'string' ? parseVolume(given) : given;
@@ -73,7 +85,9 @@ export function resolveVolumes(volumes: readonly (string | VolumeOptions)[], cwd
     };
     if (shown.includes('\0')) fail('a NUL byte');
     if (!options.target.startsWith('/')) {
-      fail(`the target ${JSON.stringify(options.target)} must be an absolute path in the container`);
+      fail(
+        `the target ${JSON.stringify(options.target)} must be an absolute path in the container`,
+      );
     }
     const target = path.posix.normalize(options.target).replace(/(?<=.)\/+$/, '');
     if (target === '/') fail('the target cannot be /: the image is there');

@@ -81,7 +81,10 @@ export function describeSchemaError(
     return { field: `${field}/${String(params['missingProperty'])}`, text: 'is missing' };
   }
   if (error.keyword === 'additionalProperties') {
-    return { field: `${field}/${String(params['additionalProperty'])}`, text: 'is not a known field' };
+    return {
+      field: `${field}/${String(params['additionalProperty'])}`,
+      text: 'is not a known field',
+    };
   }
   if (error.keyword === 'enum') {
     return { field, text: `must be one of ${(params['allowedValues'] as unknown[]).join(', ')}` };
@@ -111,7 +114,8 @@ export function vmmArguments(config: VmConfig): string[] {
     `tag=root${readOnly ? ',ro' : ''},layers=${layers},lower=${lower.join(':')},state=${state}`,
   );
   for (const share of config.shares) {
-    const flags = (share.readOnly ? ',ro' : '') + (share.ownership ? `,ownership=${share.ownership}` : '');
+    const flags =
+      (share.readOnly ? ',ro' : '') + (share.ownership ? `,ownership=${share.ownership}` : '');
     args.push('--share', `tag=${share.tag}${flags},path=${share.path}`);
   }
   return args;

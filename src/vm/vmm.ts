@@ -180,7 +180,16 @@ export class Vmm {
 
   #spawn(options: VmmOptions, control: number, console: number): SpawnedVmm {
     const log = options.config.debug ? 2 : -1;
-    const fds = [-1, -1, log, control, options.kernelFd, options.initrdFd, console, ...options.stdio];
+    const fds = [
+      -1,
+      -1,
+      log,
+      control,
+      options.kernelFd,
+      options.initrdFd,
+      console,
+      ...options.stdio,
+    ];
     const args = [
       ...['--control-fd', '3', '--kernel-fd', '4', '--initrd-fd', '5', '--console-fd', '6'],
       ...['--stdout-fd', '8', '--stderr-fd', '9', '--jail', 'spawned'],
@@ -252,7 +261,10 @@ export class Vmm {
       pending.resolve(rest);
     } else {
       pending.reject(
-        new ClearVMError('ERR_VMM_REQUEST', rest.toString('utf8') || `the VMM refused: errno ${errno}`),
+        new ClearVMError(
+          'ERR_VMM_REQUEST',
+          rest.toString('utf8') || `the VMM refused: errno ${errno}`,
+        ),
       );
     }
   }
