@@ -122,7 +122,7 @@ class Machine {
 
  private:
   Machine(Vm vm, GuestMemory memory, CpuidTable cpuid)
-      : vm_(std::move(vm)), memory_(std::move(memory)), cpuid_(std::move(cpuid)) {}
+      : memory_(std::move(memory)), vm_(std::move(vm)), cpuid_(std::move(cpuid)) {}
 
   void Put(uint64_t address, uint64_t value) {
     std::memcpy(memory_.Translate(address, sizeof(value)), &value, sizeof(value));
@@ -205,8 +205,8 @@ class Machine {
     return {false, DescribeExit(vcpu, memory_), time};
   }
 
+  GuestMemory memory_;  // first, for it outlives the VM
   Vm vm_;
-  GuestMemory memory_;
   CpuidTable cpuid_;
   LongModeTables tables_ = {};
   uint32_t next_vcpu_ = 0;
