@@ -95,10 +95,18 @@ export async function runProgram(name, args, options = {}) {
     const { stdout } = await run(path, args, { maxBuffer: 64 << 20, ...options });
     return String(stdout);
   } catch (error) {
-    const said = String(error.stderr ?? '').trim().split('\n').slice(-15).join('\n');
-    throw new LabError('ERR_LAB_BUILD', `${name} ${args.join(' ')} failed: ${said || error.message}`, {
-      cause: error,
-    });
+    const said = String(error.stderr ?? '')
+      .trim()
+      .split('\n')
+      .slice(-15)
+      .join('\n');
+    throw new LabError(
+      'ERR_LAB_BUILD',
+      `${name} ${args.join(' ')} failed: ${said || error.message}`,
+      {
+        cause: error,
+      },
+    );
   }
 }
 

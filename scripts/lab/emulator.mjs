@@ -31,7 +31,9 @@ export class Emulator {
   constructor(program, args, stdio) {
     // The kernel kills it when the thread that started it ends: our own SIGKILL included, which leaves no
     // other chance. Between the fork and setpriv's system call we would have to die within microseconds.
-    this.child = spawn(findProgram('setpriv'), ['--pdeathsig', 'SIGKILL', program, ...args], { stdio });
+    this.child = spawn(findProgram('setpriv'), ['--pdeathsig', 'SIGKILL', program, ...args], {
+      stdio,
+    });
     running.add(this.child);
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream.on('data', (bytes) => {

@@ -35,7 +35,13 @@ const COMMANDS = (
   'tee test timeout touch tr true umount uname unshare wc'
 ).split(' ');
 
-const SYSTEM_FILES = ['/etc/passwd', '/etc/group', '/etc/hosts', '/etc/nsswitch.conf', '/etc/ld.so.cache'];
+const SYSTEM_FILES = [
+  '/etc/passwd',
+  '/etc/group',
+  '/etc/hosts',
+  '/etc/nsswitch.conf',
+  '/etc/ld.so.cache',
+];
 
 /**
  * Lists everything that a set of files needs inside: the directories and symbolic links on the way to each, and the
@@ -56,7 +62,10 @@ export async function planFiles(files, trees) {
     const real = realpathSync(host);
     if (isTree !== lstatSync(real).isDirectory()) {
       const option = isTree ? '--file' : '--tree';
-      throw new LabError('ERR_LAB_FILE', `${host} is ${isTree ? 'not a' : 'a'} directory: use ${option}`);
+      throw new LabError(
+        'ERR_LAB_FILE',
+        `${host} is ${isTree ? 'not a' : 'a'} directory: use ${option}`,
+      );
     }
     addPath(paths, host);
     if (isTree) addTree(paths, real);
@@ -79,23 +88,25 @@ export function defaultFiles(project) {
   const commands = COMMANDS.flatMap(
     (name) => directories.map((at) => join(at, name)).find((path) => existsSync(path)) ?? [],
   );
-  const own = (names) => names.map((name) => join(project, name)).filter((path) => existsSync(path));
-  const release = join(project, 'build/Release');
-  const built = existsSync(release)
-    ? readdirSync(release).filter((name) => name.endsWith('.node') || name.startsWith('clearvm'))
-    : [];
+  const own = (names) =>
+    names.map((name) => join(project, name)).filter((path) => existsSync(path));
+  const built = ['build/Release', 'build/guest'].flatMap((name) => filesIn(join(project, name)));
   return {
     files: [
       process.execPath,
       ...commands,
       ...SYSTEM_FILES.filter((path) => existsSync(path)),
       ...own(['package.json']),
-      ...built
-        .map((name) => join(release, name))
-        .filter((path) => lstatSync(path).isFile() && !path.endsWith('.a')),
+      ...built.filter((path) => !path.endsWith('.a')),
     ],
-    trees: [...own(['dist', 'build/guest']), ...runtimePackages(project)],
+    trees: [...own(['dist']), ...runtimePackages(project)],
   };
+}
+
+function filesIn(directory) {
+  if (!existsSync(directory)) return [];
+  const entries = readdirSync(directory, { withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => join(directory, entry.name));
 }
 
 /** The packages that the project's own code imports, and theirs; not what only its installation needs. */
@@ -197,6 +208,30 @@ function openTemporary() {
 }
 
 /**
+ * Appends a newc archive to a file. The kernel reads archives one after another, and what comes later adds to what
+ * was there.
+ *
+ * @param {number} fd
+ * @param {string} directory
+ * @param {string[]} paths in it, or absolute if it is /; parents before children
+ * @throws {LabError} ERR_LAB_FILE if a file cannot be read
+ */
+export async function appendFiles(fd, directory, paths) {
+  const child = spawn(findProgram('cpio'), ['-0', '-o', '-H', 'newc', '--quiet'], {
+    cwd: directory,
+    stdio: ['pipe', fd, 'pipe'],
+  });
+  const said = [];
+  child.stderr.on('data', (bytes) => said.push(bytes));
+  child.stdin.on('error', () => {}); // told by its status
+  child.stdin.end(paths.map((path) => `${path.replace(/^\//, '')}\0`).join(''));
+  const [status] = await once(child, 'close');
+  if (status === 0) return;
+  const why = Buffer.concat(said).toString().trim();
+  throw new LabError('ERR_LAB_FILE', `cpio cannot pack the lab's files: ${why}`);
+}
+
+/**
  * Packs an initramfs that holds a base archive and a plan's files.
  *
  * @param {string} base path of a newc archive
@@ -206,23 +241,12 @@ function openTemporary() {
  */
 export async function openMemoryImage(base, plan) {
   const fd = openTemporary();
-  // The kernel reads archives one after another, and what comes later adds to what was there.
-  writeFileSync(fd, readFileSync(base));
-  if (plan.paths.length > 0) {
-    const child = spawn(findProgram('cpio'), ['-0', '-o', '-H', 'newc', '--quiet'], {
-      cwd: '/',
-      stdio: ['pipe', fd, 'pipe'],
-    });
-    const said = [];
-    child.stderr.on('data', (bytes) => said.push(bytes));
-    child.stdin.on('error', () => {}); // told by its status
-    child.stdin.end(plan.paths.map((path) => `${path.slice(1)}\0`).join(''));
-    const [status] = await once(child, 'close');
-    if (status !== 0) {
-      closeSync(fd);
-      const why = Buffer.concat(said).toString().trim();
-      throw new LabError('ERR_LAB_FILE', `cpio cannot pack the lab's files: ${why}`);
-    }
+  try {
+    writeFileSync(fd, readFileSync(base));
+    await appendFiles(fd, '/', plan.paths);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
   }
   return fd;
 }

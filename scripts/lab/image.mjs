@@ -1,10 +1,20 @@
 // What an AMD-V lab boots: Debian's stock kernel, and an initramfs of our init and the modules it needs.
 
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cached, findProgram, LabError, note, runProgram } from './cache.mjs';
+import { appendFiles } from './files.mjs';
 
 const KERNEL_PACKAGE = 'linux-image-amd64';
 
@@ -115,19 +125,12 @@ export async function prepareInitramfs(kernel) {
     const order = [...new Set(files)];
     for (const file of order) copyFileSync(file, join(modules, basename(file)));
     writeFileSync(join(modules, 'order'), order.map((file) => `${basename(file)}\n`).join(''));
-    packTree(join(at, 'tree'), join(at, 'initramfs.cpio'));
+    const archive = openSync(join(at, 'initramfs.cpio'), 'w');
+    const names = [...order.map((file) => basename(file)), 'order'];
+    const paths = ['init', 'lab', 'lab/modules', ...names.map((name) => `lab/modules/${name}`)];
+    await appendFiles(archive, join(at, 'tree'), paths);
+    closeSync(archive);
     rmSync(join(at, 'tree'), { recursive: true });
   });
   return join(directory, 'initramfs.cpio');
-}
-
-function packTree(tree, archive) {
-  const names = ['init', 'lab', 'lab/modules', ...readdirSync(join(tree, 'lab/modules')).map((n) => `lab/modules/${n}`)];
-  const { stdout, status, stderr } = spawnSync(
-    findProgram('cpio'),
-    ['-o', '-H', 'newc', '--quiet', '-R', '0:0'],
-    { cwd: tree, input: names.map((name) => `${name}\n`).join(''), maxBuffer: 256 << 20 },
-  );
-  if (status !== 0) throw new LabError('ERR_LAB_BUILD', `cpio: ${String(stderr).trim()}`);
-  writeFileSync(archive, stdout);
 }

@@ -8,7 +8,7 @@ import { openMemoryImage, planFiles } from './files.mjs';
 import * as protocol from './protocol.mjs';
 
 /** Longer than any start that will still succeed, on a machine that is busy with other things. */
-const START_LIMIT_MS = 180_000;
+const START_LIMIT_MS = 300_000;
 
 /** What a command inside finds in its environment by default: what makes it find its programs and files. */
 const KEPT_ENVIRONMENT = ['PATH', 'HOME', 'LANG', 'TERM', 'XDG_CACHE_HOME'];
@@ -68,7 +68,13 @@ export class Lab {
       options.shares?.forEach((path, index) => setup.push('share', `share${index}`, path));
     }
     const args = [...machineArguments(options), '-kernel', kernel.vmlinux, '-initrd', initramfs];
-    const stdio = ['ignore', 'pipe', 'pipe', 'pipe', ...(memoryImage === undefined ? [] : [memoryImage])];
+    const stdio = [
+      'ignore',
+      'pipe',
+      'pipe',
+      'pipe',
+      ...(memoryImage === undefined ? [] : [memoryImage]),
+    ];
     const lab = new Lab(new Emulator(qemu, args, stdio), options.onConsole);
     if (memoryImage !== undefined) closeSync(memoryImage);
     await lab.#setUp(setup);
@@ -106,7 +112,12 @@ export class Lab {
     this.#send(protocol.encodeFrame(0, protocol.SETUP, protocol.encodeStrings(records)));
     const timer = setTimeout(() => {
       const log = this.#emulator.consoleTail();
-      this.#fail(new LabError('ERR_LAB_START', `the lab did not start in ${START_LIMIT_MS / 1000} s\n${log}`));
+      this.#fail(
+        new LabError(
+          'ERR_LAB_START',
+          `the lab did not start in ${START_LIMIT_MS / 1000} s\n${log}`,
+        ),
+      );
     }, START_LIMIT_MS);
     try {
       await this.#ready.promise;
@@ -135,7 +146,9 @@ export class Lab {
       wake: undefined,
       settled: withResolvers(),
     };
-    const kept = KEPT_ENVIRONMENT.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : []));
+    const kept = KEPT_ENVIRONMENT.flatMap((name) =>
+      process.env[name] ? [[name, process.env[name]]] : [],
+    );
     const frame = protocol.encodeExec(id, argv, {
       cwd: options.cwd ?? process.cwd(),
       env: { ...Object.fromEntries(kept), ...options.env },
@@ -146,7 +159,10 @@ export class Lab {
       command.settled.reject(this.#failure);
     } else if (frame.length > protocol.MAX_FRAME) {
       command.settled.reject(
-        new LabError('ERR_LAB_ARGUMENT', `the command line and environment exceed ${protocol.MAX_FRAME} bytes`),
+        new LabError(
+          'ERR_LAB_ARGUMENT',
+          `the command line and environment exceed ${protocol.MAX_FRAME} bytes`,
+        ),
       );
     } else {
       this.#commands.set(id, command);
@@ -236,13 +252,17 @@ export class Lab {
   }
 
   async #pumpStdin(id, command, source) {
-    const pieces = typeof source === 'string' || Buffer.isBuffer(source) ? [Buffer.from(source)] : source;
+    const pieces =
+      typeof source === 'string' || Buffer.isBuffer(source) ? [Buffer.from(source)] : source;
     try {
       for await (const chunk of pieces) {
         const bytes = Buffer.from(chunk);
         for (let at = 0; at < bytes.length; at += 65536) {
           const piece = bytes.subarray(at, at + 65536);
-          while (command.underWay + piece.length > protocol.STDIN_WINDOW && this.#commands.has(id)) {
+          while (
+            command.underWay + piece.length > protocol.STDIN_WINDOW &&
+            this.#commands.has(id)
+          ) {
             await new Promise((resolve) => (command.wake = resolve));
           }
           if (!this.#commands.has(id)) return;

@@ -31,6 +31,7 @@ Runs CMD on an emulated host that has hardware virtualization. Its exit status i
   --file PATH[:LABPATH]  put a file, and its shared libraries, into the lab's memory (--icount, vtx)
   --tree DIR[:LABDIR]    the same for a directory
   --no-ept           without nested page tables (vtx)
+  --cpu MODEL        a CPU model of Bochs, such as core2_penryn_t9600 (vtx)
   --debug            show the lab's kernel log on stderr
 
 Example: npm run lab -- --cpus 2 sh -c 'uname -a; ls -l /dev/kvm'
@@ -48,6 +49,7 @@ const OPTIONS = {
   file: { type: 'string', multiple: true, default: [] },
   tree: { type: 'string', multiple: true, default: [] },
   'no-ept': { type: 'boolean', default: false },
+  cpu: { type: 'string' },
   debug: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
 };
@@ -72,9 +74,15 @@ function parse(args) {
   const misplaced = [
     [vtx && values.icount, '--icount is for --host amd'],
     [vtx && values.stdin, '--stdin is for --host amd'],
-    [inMemory && values.share.length > 0, '--share needs a lab that sees the file system of this machine'],
-    [!inMemory && values.file.length + values.tree.length > 0, '--file and --tree are for --icount and --host vtx'],
-    [!vtx && values['no-ept'], '--no-ept is for --host vtx'],
+    [
+      inMemory && values.share.length > 0,
+      '--share needs a lab that sees the file system of this machine',
+    ],
+    [
+      !inMemory && values.file.length + values.tree.length > 0,
+      '--file and --tree are for --icount and --host vtx',
+    ],
+    [!vtx && (values['no-ept'] || values.cpu), '--no-ept and --cpu are for --host vtx'],
     [inMemory && values.cpus !== '1', '--icount and --host vtx have one CPU'],
   ].find(([wrong]) => wrong);
   if (misplaced) throw argumentError(misplaced[1]);
@@ -83,7 +91,8 @@ function parse(args) {
     vtx,
     memory: number('--memory', values.memory ?? (vtx ? '1024' : '4096'), 256, 1 << 20),
     cpus: number('--cpus', values.cpus, 1, 64),
-    timeout: values.timeout === undefined ? undefined : number('--timeout', values.timeout, 1, 1 << 20),
+    timeout:
+      values.timeout === undefined ? undefined : number('--timeout', values.timeout, 1, 1 << 20),
     env: Object.fromEntries(values.env.map(variable).filter(([, value]) => value !== undefined)),
     stdin: values.stdin,
     icount: values.icount,
@@ -91,7 +100,8 @@ function parse(args) {
     files: values.file,
     trees: values.tree,
     ept: !values['no-ept'],
-    debug: values.debug,
+    cpu: values.cpu,
+    onConsole: values.debug ? (text) => process.stderr.write(text) : undefined,
   };
 }
 
@@ -109,7 +119,9 @@ function number(name, text, min, max) {
 
 function variable(text) {
   const equals = text.indexOf('=');
-  return equals === -1 ? [text, process.env[text]] : [text.slice(0, equals), text.slice(equals + 1)];
+  return equals === -1
+    ? [text, process.env[text]]
+    : [text.slice(0, equals), text.slice(equals + 1)];
 }
 
 /** The directory that is writable inside: the git checkout around `directory`, else `directory`. */
@@ -130,7 +142,7 @@ async function runOnAmd(options, cwd, interrupted) {
     shares: [project, ...options.shares],
     files: [...own.files, ...options.files],
     trees: [...own.trees, ...options.trees],
-    onConsole: options.debug ? (text) => process.stderr.write(text) : undefined,
+    onConsole: options.onConsole,
   });
   try {
     const command = lab.spawn(options.command, {
@@ -178,7 +190,10 @@ async function main() {
       process.exit(TIMED_OUT);
     }, options.timeout * 1000).unref();
   }
-  if (options.vtx) return runOnVtx(options);
+  if (options.vtx) {
+    // It takes no input; a signal ends it, by its handler's process.exit.
+    return runOnVtx({ ...options, stdout: process.stdout, stderr: process.stderr });
+  }
   return runOnAmd(options, cwd, (handler) => (passOn = handler));
 }
 

@@ -50,7 +50,11 @@ export function encodeStrings(strings) {
 export function encodeExec(id, argv, { cwd, env, stdin, refresh }) {
   const flags = `${stdin ? 'i' : ''}${refresh ? 'r' : ''}`;
   const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
-  return encodeFrame(id, EXEC, encodeStrings([cwd, flags, String(argv.length), ...argv, ...variables]));
+  return encodeFrame(
+    id,
+    EXEC,
+    encodeStrings([cwd, flags, String(argv.length), ...argv, ...variables]),
+  );
 }
 
 /** Cuts a byte stream into frames. */
