@@ -18,6 +18,8 @@ const TAG_ONLY = new RegExp(`^${TAG}$`);
 
 /** The longest repository name, domain included, that the grammar allows. */
 const MAX_NAME = 255;
+/** The longest name, with the longest tag and a digest. */
+const MAX_TEXT = MAX_NAME + 1 + 128 + 1 + 71;
 
 /** An image reference, normalised as docker does it. */
 export interface Reference {
@@ -40,6 +42,7 @@ export function parseReference(text: string): Reference {
   if (/^(?:sha256:)?[0-9a-f]{64}$/.test(text)) {
     throw bad(text, 'it reads as an image id, and a name cannot look like one');
   }
+  if (text.length > MAX_TEXT) throw bad(text, `it is longer than ${MAX_TEXT} characters`);
   const slash = text.indexOf('/');
   const first = slash < 0 ? '' : text.slice(0, slash);
   let domain = DEFAULT_DOMAIN;
