@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <string>
+#include <string_view>
 
 #include "native/jail/jail.h"
 #include "native/kvm/probe.h"
@@ -12,6 +14,11 @@
 namespace {
 
 constexpr char kVersion[] = "0.1.0";
+
+// Not by stdio: its first use asks for the file's status, which a confined thread may not do.
+void Print(std::string_view text) {
+  [[maybe_unused]] ssize_t wrote = ::write(STDOUT_FILENO, text.data(), text.size());
+}
 
 int Complain(const clearvm::Error& error) {
   std::fprintf(stderr, "clearvm-vmm: %s\n", error.message.c_str());
@@ -26,7 +33,10 @@ void PrintTimeline(const clearvm::vmm::Timeline& timeline) {
   for (int point = CLEARVM_TIME_VMM_START; point <= CLEARVM_TIME_AGENT_READY; point++) {
     const uint64_t at = timeline.At(static_cast<clearvm_timeline>(point));
     if (at != 0) {
-      std::printf("%-14s %9.3f ms\n", kNames[point], static_cast<double>(at - start) / 1e6);
+      char line[64];
+      std::snprintf(line, sizeof line, "%-14s %9.3f ms\n", kNames[point],
+                    static_cast<double>(at - start) / 1e6);
+      Print(line);
     }
   }
 }
@@ -41,16 +51,16 @@ int Main(int argc, char** argv) {
   auto options = clearvm::vmm::ParseOptions(argc, argv);
   if (!options.ok()) return Complain(options.error());
   if (options.value().help) {
-    std::fputs(clearvm::vmm::kUsage, stdout);
+    Print(clearvm::vmm::kUsage);
     return 0;
   }
   if (options.value().version) {
-    std::printf("clearvm-vmm %s\n", kVersion);
+    Print(std::string("clearvm-vmm ") + kVersion + "\n");
     return 0;
   }
   if (options.value().probe) {
     const auto report = clearvm::kvm::Probe("/dev/kvm");
-    std::fputs(clearvm::kvm::FormatProbe(report).c_str(), stdout);
+    Print(clearvm::kvm::FormatProbe(report));
     return report.verdict == clearvm::kvm::Verdict::kHardware ? 0 : 1;
   }
   if (options.value().jail == clearvm::vmm::JailMode::kSelf) {
@@ -60,7 +70,6 @@ int Main(int argc, char** argv) {
   }
   const int status = clearvm::vmm::RunVmm(options.value(), &timeline);
   if (options.value().boot_only) PrintTimeline(timeline);
-  std::fflush(stdout);
   return status;
 }
 

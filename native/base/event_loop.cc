@@ -45,8 +45,7 @@ Result<void> EventLoop::Modify(int fd, uint32_t events) {
   epoll_event event{};
   event.events = events;
   event.data.ptr = found == watches_.end() ? nullptr : found->second.get();
-  if (event.data.ptr == nullptr ||
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) != 0) {
+  if (event.data.ptr == nullptr || ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) != 0) {
     return SystemError("ERR_EVENT_LOOP", "epoll_ctl(EPOLL_CTL_MOD)",
                        "cannot watch file descriptor " + std::to_string(fd));
   }

@@ -15,17 +15,17 @@
 
 namespace clearvm {
 
-// Level-triggered. Add, Modify and Remove may be called before Run by any thread, and after it only on
-// the loop's own thread; Post and Stop by any thread at any time.
+// Level-triggered. Add, Modify and Remove may be called before Run by any thread, and after it only
+// on the loop's own thread; Post and Stop by any thread at any time.
 class EventLoop {
  public:
   using Handler = std::function<void(uint32_t epoll_events)>;
 
   static Result<std::unique_ptr<EventLoop>> Create();
 
-  // Calls `handler` on the loop's thread whenever one of `events` (EPOLLIN, ...; 0: only errors and hang-up)
-  // holds for `fd`. The fd stays the caller's, who removes it before closing it. A handler may remove any
-  // fd, itself included. Errors: epoll_ctl(2)'s, e.g. EPERM for a regular file.
+  // Calls `handler` on the loop's thread whenever one of `events` (EPOLLIN, ...; 0: only errors and
+  // hang-up) holds for `fd`. The fd stays the caller's, who removes it before closing it. A handler
+  // may remove any fd, itself included. Errors: epoll_ctl(2)'s, e.g. EPERM for a regular file.
   Result<void> Add(int fd, uint32_t events, Handler handler);
   Result<void> Modify(int fd, uint32_t events);
   void Remove(int fd);

@@ -55,20 +55,20 @@ class [[nodiscard]] Result<void> {
 }  // namespace clearvm
 
 // Returns the error of `expression` (a Result) from the enclosing function, if it has one.
-#define CLEARVM_RETURN_IF_ERROR(expression)                          \
-  do {                                                               \
-    if (auto clearvm_result_ = (expression); !clearvm_result_.ok())  \
-      return std::move(clearvm_result_.error());                     \
+#define CLEARVM_RETURN_IF_ERROR(expression)                         \
+  do {                                                              \
+    if (auto clearvm_result_ = (expression); !clearvm_result_.ok()) \
+      return std::move(clearvm_result_.error());                    \
   } while (0)
 
 #define CLEARVM_CONCAT_INNER_(a, b) a##b
 #define CLEARVM_CONCAT_(a, b) CLEARVM_CONCAT_INNER_(a, b)
 
 // Declares `declaration` from the value of `expression` (a Result), or returns its error.
-#define CLEARVM_ASSIGN(declaration, expression)                                       \
-  auto CLEARVM_CONCAT_(clearvm_result_, __LINE__) = (expression);                     \
-  if (!CLEARVM_CONCAT_(clearvm_result_, __LINE__).ok())                               \
-    return std::move(CLEARVM_CONCAT_(clearvm_result_, __LINE__).error());             \
+#define CLEARVM_ASSIGN(declaration, expression)                           \
+  auto CLEARVM_CONCAT_(clearvm_result_, __LINE__) = (expression);         \
+  if (!CLEARVM_CONCAT_(clearvm_result_, __LINE__).ok())                   \
+    return std::move(CLEARVM_CONCAT_(clearvm_result_, __LINE__).error()); \
   declaration = std::move(CLEARVM_CONCAT_(clearvm_result_, __LINE__)).value()
 
 #endif  // CLEARVM_BASE_RESULT_H_

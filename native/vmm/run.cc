@@ -102,6 +102,9 @@ Result<UniqueFd> ListenAt(const std::string& path) {
   return socket;
 }
 
+// Of an absolute path, without the slash behind it: "" for a file in the root.
+std::string Directory(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
 UniqueFd Duplicate(int fd) { return UniqueFd(fd < 0 ? -1 : ::fcntl(fd, F_DUPFD_CLOEXEC, 3)); }
 
 class Vmm {
@@ -148,6 +151,10 @@ class Vmm {
     MachineConfig config{options_.cpus, options_.memory, ChooseBacking(options_.backing),
                          3 + options_.exports.size(), options_.statistics};
 
+    failure_ = CLEARVM_FAILURE_DEVICE;
+    CLEARVM_ASSIGN(EventLoop * io_loop, NewLoop(jail::ThreadKind::kIo));
+    // Before the jail: pipes and terminals are reopened through /proc.
+    CLEARVM_ASSIGN(auto vsock, MakeVsock(io_loop));
     failure_ = CLEARVM_FAILURE_JAIL;
     CLEARVM_ASSIGN(jail::Entered entered, EnterJail());
     timeline_->Stamp(CLEARVM_TIME_VMM_JAILED);
@@ -157,7 +164,7 @@ class Vmm {
     session_->AttachMachine(machine_.get());
     failure_ = CLEARVM_FAILURE_DEVICE;
     CLEARVM_RETURN_IF_ERROR(AddExports(std::move(entered)));
-    CLEARVM_RETURN_IF_ERROR(AddIoDevices());
+    CLEARVM_RETURN_IF_ERROR(AddIoDevices(io_loop, std::move(vsock)));
     failure_ = CLEARVM_FAILURE_KERNEL;
     CLEARVM_RETURN_IF_ERROR(
         machine_->LoadKernel({kernel.get(), initrd.get(), options_.debug, options_.command_line}));
@@ -184,18 +191,8 @@ class Vmm {
 
   Result<jail::Entered> EnterJail() {
     jail::Plan plan = options_.jail_plan;
-    std::string socket_name;
-    if (!options_.vsock_path.empty()) {
-      const size_t slash = options_.vsock_path.rfind('/');
-      plan.socket_directory = slash == 0 ? "/" : options_.vsock_path.substr(0, slash);
-      socket_name = options_.vsock_path.substr(slash);
-    }
-    Result<jail::Entered> entered = Jailed() ? jail::EnterRoot(plan) : jail::OpenUnconfined(plan);
-    if (entered.ok() && !socket_name.empty()) {
-      vsock_path_ = (Jailed() ? kJailedSocketDirectory : plan.socket_directory) + socket_name;
-      CLEARVM_ASSIGN(vsock_listener_, ListenAt(vsock_path_));
-    }
-    return entered;
+    if (!options_.vsock_path.empty()) plan.socket_directory = Directory(options_.vsock_path) + "/";
+    return Jailed() ? jail::EnterRoot(plan) : jail::OpenUnconfined(plan);
   }
 
   Result<EventLoop*> NewLoop(jail::ThreadKind kind) {
@@ -229,8 +226,7 @@ class Vmm {
     return {};
   }
 
-  Result<void> AddIoDevices() {
-    CLEARVM_ASSIGN(EventLoop * loop, NewLoop(jail::ThreadKind::kIo));
+  Result<void> AddIoDevices(EventLoop* loop, std::unique_ptr<virtio::Device> vsock) {
     auto sink = [this](std::span<const uint8_t> bytes) {
       log_.AppendConsole(bytes);
       if (options_.console_fd < 0) return;
@@ -239,7 +235,6 @@ class Vmm {
     };
     CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(virtio::CreateConsole(sink), loop));
     CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(virtio::CreateRng(), loop));
-    CLEARVM_ASSIGN(auto vsock, MakeVsock(loop));
     return machine_->AddDevice(std::move(vsock), loop);
   }
 
@@ -259,8 +254,13 @@ class Vmm {
     if (in >= 0) vsock.ports.push_back({CLEARVM_PORT_STDIN, Duplicate(in), UniqueFd()});
     AddOutput(vsock, CLEARVM_PORT_STDOUT, stdio(options_.stdout_fd, 1));
     AddOutput(vsock, CLEARVM_PORT_STDERR, stdio(options_.stderr_fd, 2));
-    vsock.unix_listener = std::move(vsock_listener_);
-    vsock.unix_path = vsock_path_;
+    if (!options_.vsock_path.empty()) {
+      CLEARVM_ASSIGN(vsock.unix_listener, ListenAt(options_.vsock_path));
+      vsock.unix_path = options_.vsock_path;
+      if (Jailed()) {
+        vsock.unix_path.replace(0, Directory(options_.vsock_path).size(), kJailedSocketDirectory);
+      }
+    }
     Timeline* timeline = timeline_;
     vsock.on_first_bytes = [timeline](uint32_t port) {
       if (port != CLEARVM_PORT_CONTROL) timeline->Stamp(CLEARVM_TIME_FIRST_OUTPUT);
@@ -285,8 +285,6 @@ class Vmm {
   std::unique_ptr<Session> session_;
   std::unique_ptr<Machine> machine_;
   std::vector<std::unique_ptr<LoopThread>> loops_;
-  std::string vsock_path_;  // as seen from the jail
-  UniqueFd vsock_listener_;
   clearvm_failure failure_ = CLEARVM_FAILURE_CONFIG;
 };
 
