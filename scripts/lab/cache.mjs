@@ -1,10 +1,19 @@
 // What every lab needs from the machine: programs, and a place for what is expensive to make.
 
 import { execFile } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { basename, delimiter, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
@@ -27,12 +36,16 @@ export class LabError extends Error {
 const PACKAGES = {
   'apt-cache': 'apt',
   'apt-get': 'apt',
+  bc: 'bc',
+  bison: 'bison',
   bochs: 'bochs',
   cpio: 'cpio',
   depmod: 'kmod',
   'dpkg-deb': 'dpkg',
+  flex: 'flex',
   gcc: 'gcc',
   ldd: 'libc-bin',
+  lz4: 'lz4',
   make: 'make',
   modprobe: 'kmod',
   'qemu-system-x86_64': 'qemu-system-x86',
@@ -117,7 +130,7 @@ export function cacheDirectory() {
 
 /**
  * Finds or makes a directory of the cache. It is filled under another name and renamed when it is
- * complete, so that neither a crash nor a second maker at the same time leaves half of one behind.
+ * complete, so that a crash leaves no half of one behind; who comes second waits.
  *
  * @param {string} kind what it is, such as "kernel"
  * @param {(string | Buffer)[]} inputs everything that decides its contents
@@ -129,18 +142,65 @@ export async function cached(kind, inputs, fill) {
   for (const input of inputs) hash.update(String(input.length)).update('\0').update(input);
   const directory = join(cacheDirectory(), `${kind}-${hash.digest('hex').slice(0, 16)}`);
   if (existsSync(directory)) return directory;
-  const temporary = `${directory}.${randomBytes(4).toString('hex')}.tmp`;
-  mkdirSync(temporary, { recursive: true });
+  mkdirSync(cacheDirectory(), { recursive: true });
+  const unlock = await lock(`${directory}.lock`, () => existsSync(directory));
+  if (!unlock) return directory;
+  const temporary = `${directory}.tmp-${process.pid}`;
   try {
+    removeAbandoned(directory);
+    mkdirSync(temporary, { recursive: true });
     await fill(temporary);
     renameSync(temporary, directory);
   } catch (error) {
-    // Somebody else was quicker: theirs is as good as ours.
+    // The lock is not proof against two that find its owner dead at once. Theirs is as good as ours.
     if (!(error.code === 'ENOTEMPTY' || error.code === 'EEXIST')) throw error;
   } finally {
     rmSync(temporary, { recursive: true, force: true });
+    unlock();
   }
   return directory;
+}
+
+/** Takes a lock, or returns undefined once `done`. The lock of a process that is gone does not count. */
+async function lock(path, done) {
+  for (;;) {
+    try {
+      writeFileSync(path, String(process.pid), { flag: 'wx' });
+      return () => rmSync(path, { force: true });
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+    }
+    if (done()) return undefined;
+    const owner = Number(readOwner(path));
+    if (owner > 0 && !isAlive(owner)) rmSync(path, { force: true });
+    else await sleep(200);
+  }
+}
+
+function readOwner(path) {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return ''; // given back meanwhile
+  }
+}
+
+function removeAbandoned(directory) {
+  const prefix = `${basename(directory)}.tmp-`;
+  for (const name of readdirSync(dirname(directory))) {
+    if (name.startsWith(prefix) && !isAlive(Number(name.slice(prefix.length)))) {
+      rmSync(join(dirname(directory), name), { recursive: true, force: true });
+    }
+  }
+}
+
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
 }
 
 /** Says what is going on, if it takes long enough that somebody may wonder. */

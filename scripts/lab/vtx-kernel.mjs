@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findLost, parseFragment, renderConfig } from '../../guest-kernel/fragments.mjs';
 import { BUILD_ENVIRONMENT } from '../../guest-kernel/recipe.mjs';
-import { cached, findFile, LabError, note, runProgram } from './cache.mjs';
+import { cached, findFile, findProgram, LabError, note, runProgram } from './cache.mjs';
 
 const ARCHIVE = '/usr/src/linux-source-6.1.tar.xz';
 const FRAGMENT = fileURLToPath(new URL('vtx-host.config', import.meta.url));
@@ -24,6 +24,8 @@ export async function prepareVtxKernel() {
   const source = statSync(ARCHIVE);
   const inputs = [config, `${ARCHIVE} ${source.size} ${source.mtimeMs}`];
   const directory = await cached('vtx-kernel', inputs, async (at) => {
+    for (const name of ['gcc', 'make', 'flex', 'bison', 'bc', 'xz', 'lz4']) findProgram(name);
+    findFile('/usr/include/gelf.h', 'libelf-dev');
     note('building the kernel of the VT-x host, once: some minutes');
     const tree = join(at, 'linux');
     mkdirSync(tree);

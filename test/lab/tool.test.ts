@@ -7,7 +7,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { defaultFiles } from '../../scripts/lab/files.mjs';
 import { Lab } from '../../scripts/lab/machine.mjs';
 import { prepareVtxKernel } from '../../scripts/lab/vtx-kernel.mjs';
@@ -17,6 +17,8 @@ const MAIN = join(PROJECT, 'scripts/lab/main.mjs');
 /** A start takes 5 s on an idle machine; on a busy one it has taken a minute. */
 const SLOW = 300_000;
 const MINUTES_20 = 1_200_000;
+
+vi.setConfig({ testTimeout: 60_000 });
 
 describe('one lab, many commands', () => {
   let lab: Lab;
@@ -158,7 +160,7 @@ describe('one lab, many commands', () => {
       message: expect.stringMatching(/ended before its work was done[^]*sysrq/),
     });
     await expect(shell('true')).rejects.toMatchObject({ code: 'ERR_LAB_DIED' });
-  }, 60_000);
+  });
 });
 
 /** The processes, whoever their parent is, that were started with a certain variable in their environment. */
@@ -241,7 +243,7 @@ describe('the command line', () => {
     expect(status).toBe(124);
     expect(stderr).toMatch(/has not ended in 3 s/);
     await waitFor('the emulator is gone', () => processes().length === 0, 2);
-  }, 60_000);
+  });
 
   test.each([
     ['SIGKILL', null],
