@@ -138,7 +138,7 @@ async function collectInputs(version, source) {
   const archive = source ?? sourceArchive(version);
   requirePackages(archive, version);
   const symbols = symbolsFor(all, version);
-  const patches = listPatches(join(HERE, 'patches'));
+  const patches = listPatches(join(HERE, 'patches'), version);
   const hash = hashInputs({
     archiveHash: await hashArchive(archive, cacheDirectory()),
     compiler: compilerVersion(),

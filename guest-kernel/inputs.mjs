@@ -11,7 +11,7 @@ import {
   statSync,
 } from 'node:fs';
 import { rename, writeFile } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { basename, delimiter, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { renderConfig } from './fragments.mjs';
 
@@ -102,12 +102,16 @@ export async function hashArchive(archive, cacheDirectory) {
   return known[key];
 }
 
-/** The patches of a directory in the order in which they apply. */
-export function listPatches(directory) {
-  return readdirSync(directory)
+/**
+ * The patches for a kernel version, in the order in which they apply: those of the directory itself, which fit every
+ * version, and those of its subdirectory named by the version, sorted together by file name.
+ */
+export function listPatches(directory, version) {
+  const own = join(directory, version);
+  return [directory, ...(existsSync(own) ? [own] : [])]
+    .flatMap((folder) => readdirSync(folder).map((file) => join(folder, file)))
     .filter((file) => file.endsWith('.patch'))
-    .sort()
-    .map((file) => join(directory, file));
+    .sort((a, b) => (basename(a) < basename(b) ? -1 : 1));
 }
 
 /** What `gcc --version` and `ld --version` say: another compiler makes another kernel. */
