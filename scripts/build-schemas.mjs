@@ -33,12 +33,15 @@ function findSchemas() {
 // ajv's ESM output still asks for its two run-time helpers with require().
 function importHelpers(code) {
   const imports = [];
-  const body = code.replace(/require\("(ajv\/dist\/runtime\/(\w+))"\)\.default/g, (_, file, name) => {
-    const local = `${name}Module`;
-    const line = `import ${local} from '${file}.js';`;
-    if (!imports.includes(line)) imports.push(line);
-    return `${local}.default`;
-  });
+  const body = code.replace(
+    /require\("(ajv\/dist\/runtime\/(\w+))"\)\.default/g,
+    (_, file, name) => {
+      const local = `${name}Module`;
+      const line = `import ${local} from '${file}.js';`;
+      if (!imports.includes(line)) imports.push(line);
+      return `${local}.default`;
+    },
+  );
   const rest = body.match(/require\([^)]*\)/);
   if (rest) throw new Error(`unexpected run-time dependency in a generated validator: ${rest[0]}`);
   return imports.join('\n') + '\n' + body;

@@ -41,7 +41,7 @@ export function parseRunArguments(
       return { options: new OptionValues(values), operands: argv.slice(token.index + 1), help };
     }
     const name = names.get(token.name) ?? token.name;
-    const spec = table[name];
+    const spec = Object.hasOwn(table, name) ? table[name] : undefined;
     if (!spec) {
       if (token.rawName === '--help') {
         help = true;

@@ -69,38 +69,62 @@ export const command: Command = {
     const [image, ...cmd] = operands;
     if (image === undefined) throw usageError('which image?', 'run');
     const engine = await context.engine();
-    const aborter = new AbortController();
-    let container: RunningContainer | undefined;
-    let early: number | undefined;
-    for (const signal of FORWARDED) {
-      process.on(signal, () => {
-        if (container) {
-          // It fails only when the container ends just now.
-          container.kill(signal).catch(() => {});
-          return;
-        }
-        early ??= signal === 'SIGINT' ? 130 : 143;
-        aborter.abort(new Error(`${signal} before the command ran`));
-      });
-    }
+    const signals = new SignalForwarder();
     const nodeMs = performance.now();
     try {
-      container = await engine.run(image, {
+      const container = await engine.run(image, {
         ...toRunOptions(given, cmd),
-        signal: aborter.signal,
+        signal: signals.aborted,
       });
+      signals.forwardTo(container);
+      const { exitCode } = await container.wait();
+      if (given.flag('timings')) {
+        const { formatTimings } = await import('./timings.js');
+        process.stderr.write(formatTimings(container.timings, nodeMs));
+      }
+      return exitCode;
     } catch (error) {
-      if (early !== undefined) return early;
+      if (signals.exitCode !== undefined) return signals.exitCode;
       throw error;
+    } finally {
+      signals.close();
     }
-    const { exitCode } = await container.wait();
-    if (given.flag('timings')) {
-      const { formatTimings } = await import('./timings.js');
-      process.stderr.write(formatTimings(container.timings, nodeMs));
-    }
-    return exitCode;
   },
 };
+
+/** Passes this process's signals on to the command; before there is one, they end the run. */
+class SignalForwarder {
+  readonly #aborter = new AbortController();
+  #container: RunningContainer | undefined;
+  /** What to exit with when a signal came before the command ran. */
+  exitCode: number | undefined;
+
+  constructor() {
+    for (const signal of FORWARDED) process.on(signal, this.#receive);
+  }
+
+  get aborted(): AbortSignal {
+    return this.#aborter.signal;
+  }
+
+  forwardTo(container: RunningContainer): void {
+    this.#container = container;
+  }
+
+  close(): void {
+    for (const signal of FORWARDED) process.off(signal, this.#receive);
+  }
+
+  readonly #receive = (name: NodeJS.Signals, number: number): void => {
+    if (this.#container) {
+      // It fails only when the container ends just now.
+      this.#container.kill(name).catch(() => {});
+      return;
+    }
+    this.exitCode ??= 128 + number;
+    this.#aborter.abort(new Error(`${name} came before the command ran`));
+  };
+}
 
 /** The library's options of the command line's. */
 export function toRunOptions(given: OptionValues, cmd: string[]): RunOptions {

@@ -28,7 +28,7 @@ import { mergeProcess } from './process.js';
 import { buildRuntimeSpec } from './runtime-spec.js';
 import { parseCpus, parseMemory } from './size.js';
 import { StateStore, type ContainerState } from './state.js';
-import { resolveVolumes, type Volume } from './volumes.js';
+import { parseVolume, resolveVolumes, type Volume } from './volumes.js';
 
 export const DEFAULT_ROOT = '/var/lib/clearvm';
 export const DEFAULT_RUNTIME_DIRECTORY = '/run/clearvm';
@@ -98,6 +98,9 @@ export class Engine {
     options.signal?.throwIfAborted();
     const memory = parseMemory(options.memory ?? DEFAULT_MEMORY);
     const cpus = parseCpus(options.cpus ?? DEFAULT_CPUS);
+    const wanted = (options.volumes ?? []).map((volume) =>
+      typeof volume === 'string' ? parseVolume(volume) : volume,
+    );
     const fileChanges = [];
     for (const file of options.envFile === undefined ? [] : [options.envFile].flat()) {
       fileChanges.push(...(await readEnvironmentFile(file, process.env)));
@@ -111,7 +114,7 @@ export class Engine {
     const hostname = options.hostname ?? id.slice(0, 12);
     const runConfig = resolved.config.config ?? {};
     const merged = mergeProcess(runConfig, options, hostname, fileChanges, process.env);
-    const volumes = resolveVolumes(options.volumes ?? [], process.cwd());
+    const volumes = resolveVolumes(wanted, process.cwd());
     const spec = buildRuntimeSpec({
       process: merged,
       hostname,

@@ -46,7 +46,7 @@ export function checkRunOptions(options: unknown): asserts options is RunOptions
   if (validate(options)) return;
   const { field, text } = describeSchemaError(validate.errors, options);
   const name = field.replace(/^\//, '') || 'the options';
-  const hint = HINTS[name];
+  const hint = Object.hasOwn(HINTS, name) ? HINTS[name] : undefined;
   throw new ClearVMError('ERR_RUN_OPTIONS', `${name} ${hint ?? text}`, { field: name });
 }
 

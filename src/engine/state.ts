@@ -100,8 +100,13 @@ export class StateStore {
       mkdirSync(`${dataDirectory}/work`, 0o700);
       return { id, name: this.#claimName(id, name), runDirectory, dataDirectory };
     } catch (cause) {
-      rmSync(runDirectory, { recursive: true, force: true });
-      rmSync(dataDirectory, { recursive: true, force: true });
+      for (const directory of [runDirectory, dataDirectory]) {
+        try {
+          rmSync(directory, { recursive: true, force: true });
+        } catch {
+          // What could not be made cannot always be removed: the cause below is what matters.
+        }
+      }
       if (cause instanceof ClearVMError) throw cause;
       throw new ClearVMError(
         'ERR_STATE',

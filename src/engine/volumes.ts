@@ -69,13 +69,9 @@ export function parseVolume(text: string): VolumeOptions {
  * Checks volumes and finds their sources; missing ones are made, as directories, as `docker run -v` does.
  * Errors: ERR_VOLUME.
  */
-export function resolveVolumes(
-  volumes: readonly (string | VolumeOptions)[],
-  cwd: string,
-): Volume[] {
+export function resolveVolumes(volumes: readonly VolumeOptions[], cwd: string): Volume[] {
   const targets = new Set<string>();
-  return volumes.map((given) => {
-    const options = typeof given === 'string' ? parseVolume(given) : given;
+  return volumes.map((options) => {
     const shown = `${options.source}:${options.target}`;
     const fail = (why: string, cause?: unknown): never => {
       throw new ClearVMError('ERR_VOLUME', `volume ${JSON.stringify(shown)}: ${why}`, {

@@ -157,7 +157,7 @@ function parseMountOptions(options: string[]): { flags: number; data: string[] }
   let flags = 0;
   const data: string[] = [];
   for (const option of options) {
-    const known = MOUNT_OPTIONS[option];
+    const known = Object.hasOwn(MOUNT_OPTIONS, option) ? MOUNT_OPTIONS[option] : undefined;
     if (known) {
       flags = (flags | (known.set ?? 0)) & ~(known.clear ?? 0);
     } else if (!/^r?(bind|private|shared|slave|unbindable)$/.test(option)) {
