@@ -15,8 +15,8 @@ Error Invalid(std::string message) { return {kCode, 0, "", std::move(message)}; 
 
 }  // namespace
 
-struct Server::State {
-  Session session;
+struct Server::State : Session {
+  using Session::Session;
 };
 
 Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -55,13 +55,13 @@ Result<std::unique_ptr<Server>> Server::Create(Export config) {
                        "9p export: the given /proc/self/fd is not this process's");
   }
   return std::unique_ptr<Server>(new Server(std::make_unique<State>(
-      Session(std::move(fs), std::move(root), config.max_message, config.max_fids))));
+      std::move(fs), std::move(root), config.max_message, config.max_fids)));
 }
 
 size_t Server::Handle(std::span<const iovec> request, std::span<const iovec> reply) {
-  return state_->session.Handle(request, reply);
+  return state_->Handle(request, reply);
 }
 
-void Server::Reset() { state_->session.Reset(); }
+void Server::Reset() { state_->Reset(); }
 
 }  // namespace clearvm::p9
