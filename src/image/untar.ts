@@ -129,7 +129,7 @@ export function startTar(options: TarOptions): { stdin: Writable; done: Promise<
     }
     return {
       exitCode: result.exitCode,
-      complete: names.complete,
+      complete: names.complete && !complaint.includes('A lone zero block'),
       whiteouts: names.whiteouts,
       absolute: names.absolute,
       complaint,
