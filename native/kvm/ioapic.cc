@@ -1,7 +1,6 @@
 #include "native/kvm/ioapic.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 namespace clearvm::kvm {
@@ -65,14 +64,18 @@ void Ioapic::Read(uint64_t offset, std::span<uint8_t> out) {
   uint32_t value = 0;
   if (offset == kSelect) value = select_;
   if (offset == kWindow) value = ReadRegister();
-  std::fill(out.begin(), out.end(), 0);
-  std::memcpy(out.data(), &value, std::min(out.size(), sizeof(value)));
+  for (uint8_t& byte : out) {  // more than 4 bytes: zeros
+    byte = static_cast<uint8_t>(value);
+    value >>= 8;
+  }
 }
 
 Result<void> Ioapic::Write(uint64_t offset, std::span<const uint8_t> data) {
   std::lock_guard lock(mutex_);
   uint32_t value = 0;
-  std::memcpy(&value, data.data(), std::min(data.size(), sizeof(value)));
+  for (size_t i = 0; i < std::min(data.size(), sizeof(value)); ++i) {
+    value |= static_cast<uint32_t>(data[i]) << (8 * i);
+  }
   if (offset == kSelect) {
     select_ = value & 0xff;
   } else if (offset == kWindow && data.size() == sizeof(value) && WriteRegister(value)) {

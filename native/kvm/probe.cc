@@ -32,7 +32,7 @@ constexpr auto kRunLimit = std::chrono::milliseconds(1000);    // for one payloa
 constexpr auto kTotalLimit = std::chrono::milliseconds(2500);  // no payload starts after this
 constexpr uint32_t kLoopRounds = 100'000;
 constexpr int kLoopRepeats = 3;  // the best counts: others may be using the machine
-constexpr auto kLoopSlow = std::chrono::milliseconds(50);  // slower than that is not noise
+constexpr auto kLoopSlow = std::chrono::milliseconds(300);  // slower than that is not noise
 
 constexpr uint32_t kMsrStar = 0xc000'0081;
 constexpr uint32_t kMsrLstar = 0xc000'0082;
