@@ -56,6 +56,7 @@ export async function planFiles(files, trees) {
   const paths = new Set();
   const links = [];
   const programs = [];
+  addPath(paths, process.cwd()); // where commands run unless told otherwise
   for (const [entry, isTree] of [...files.map((f) => [f, false]), ...trees.map((t) => [t, true])]) {
     const [host, inside] = splitName(entry);
     if (!existsSync(host)) throw new LabError('ERR_LAB_FILE', `no such file for the lab: ${host}`);

@@ -146,6 +146,8 @@ export class Lab {
       wake: undefined,
       settled: withResolvers(),
     };
+    // Who does not wait for a command need not hear that its lab has ended.
+    command.settled.promise.catch(() => {});
     const kept = KEPT_ENVIRONMENT.flatMap((name) =>
       process.env[name] ? [[name, process.env[name]]] : [],
     );

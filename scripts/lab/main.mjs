@@ -132,8 +132,8 @@ function projectOf(directory) {
   }
 }
 
-async function runOnAmd(options, cwd, interrupted) {
-  const project = projectOf(cwd);
+async function runOnAmd(options, interrupted) {
+  const project = projectOf(process.cwd());
   const own = options.icount ? defaultFiles(project) : { files: [], trees: [] };
   const lab = await Lab.start({
     memory: options.memory,
@@ -146,7 +146,6 @@ async function runOnAmd(options, cwd, interrupted) {
   });
   try {
     const command = lab.spawn(options.command, {
-      cwd,
       env: options.env,
       stdin: options.stdin ? process.stdin : undefined,
       stdout: process.stdout,
@@ -167,7 +166,7 @@ async function main() {
   }
   // npm runs scripts in the package's directory, and says where it was called.
   const underNpm = process.env.npm_lifecycle_event === 'lab';
-  const cwd = (underNpm && process.env.INIT_CWD) || process.cwd();
+  if (underNpm && process.env.INIT_CWD) process.chdir(process.env.INIT_CWD);
 
   let passOn;
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
@@ -194,7 +193,7 @@ async function main() {
     // It takes no input; a signal ends it, by its handler's process.exit.
     return runOnVtx({ ...options, stdout: process.stdout, stderr: process.stderr });
   }
-  return runOnAmd(options, cwd, (handler) => (passOn = handler));
+  return runOnAmd(options, (handler) => (passOn = handler));
 }
 
 // process.exit, and not a natural end: stdin may still be open. Every emulator ends with us (emulator.mjs).
