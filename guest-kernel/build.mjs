@@ -15,6 +15,7 @@ import {
   rmSync,
   statSync,
   chmodSync,
+  writeFileSync,
 } from 'node:fs';
 import { availableParallelism, homedir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -31,8 +32,9 @@ import {
   requirePackages,
   sourceArchive,
 } from './inputs.mjs';
+import { packKernel } from './pack.mjs';
 import { createProgress } from './progress.mjs';
-import { BUILD_ENVIRONMENT, RESULTS, STEPS } from './recipe.mjs';
+import { BUILD_ENVIRONMENT, RECIPE_FILES, RESULTS, STEPS } from './recipe.mjs';
 
 /** Decided by measurement: docs/decisions/guest-kernel-version.md. */
 export const DEFAULT_VERSION = '6.1';
@@ -144,7 +146,7 @@ async function collectInputs(version, source) {
     compiler: compilerVersion(),
     symbols,
     patches: patches.map((file) => readFileSync(file, 'utf8')),
-    recipe: readFileSync(join(HERE, 'recipe.mjs'), 'utf8'),
+    recipe: RECIPE_FILES.map((file) => readFileSync(join(HERE, file), 'utf8')).join(''),
   });
   return { version, archive, symbols, patches, hash };
 }
@@ -191,7 +193,9 @@ async function build(inputs) {
       throw error;
     }
     progress.finish();
-    await run(tree, STEPS.strip);
+    writeFileSync(join(result, 'vmlinux'), packKernel(readFileSync(join(tree, 'vmlinux'))), {
+      mode: 0o444,
+    });
     for (const [from, to] of RESULTS) {
       copyFileSync(join(tree, from), join(result, to));
       chmodSync(join(result, to), 0o444);

@@ -32,7 +32,6 @@ const TOOLS = {
   make: 'make',
   gcc: 'gcc',
   ld: 'binutils',
-  strip: 'binutils',
   flex: 'flex',
   bison: 'bison',
   bc: 'bc',

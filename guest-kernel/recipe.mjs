@@ -1,5 +1,5 @@
 // How the kernel is built: everything besides the fragments, the patches, the source and the compiler that decides which
-// bytes come out. The cache key contains a hash of this file, so a change here rebuilds every kernel,
+// bytes come out. The cache key contains a hash of this file and of pack.mjs, so a change here rebuilds every kernel,
 // and a change of messages or locking elsewhere does not.
 
 /**
@@ -23,13 +23,13 @@ export const STEPS = {
   configure: ['make', '-s', 'ARCH=x86_64', 'tinyconfig'],
   settle: ['make', '-s', 'ARCH=x86_64', 'olddefconfig'],
   compile: ['make', 'ARCH=x86_64', 'vmlinux'],
-  // The loader reads program headers only.
-  strip: ['strip', '--strip-all', '-o', 'vmlinux.stripped', 'vmlinux'],
 };
 
-/** What is kept of a build: name in the tree, name in the cache. */
+/** What is kept of a build besides the packed vmlinux (pack.mjs): name in the tree, name in the cache. */
 export const RESULTS = [
-  ['vmlinux.stripped', 'vmlinux'],
   ['System.map', 'System.map'],
   ['.config', 'config'],
 ];
+
+/** The files that decide, together with the build's inputs, which bytes come out. */
+export const RECIPE_FILES = ['recipe.mjs', 'pack.mjs'];
