@@ -116,7 +116,7 @@ export class Catalog {
   /** `entries`: all of the index with this id. */
   async summary(id: Digest, entries: Descriptor[]): Promise<ImageSummary> {
     const digest = entries[0]?.digest ?? id;
-    const names = referencesOf(entries).map(familiar);
+    const names = referencesOf(entries).map(familiar).sort();
     const record = this.layout.readImageRecord(digest);
     if (record) {
       const { size, config } = record;
