@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "native/base/event_loop.h"
@@ -71,6 +72,7 @@ class FrameChannel {
 
 // The bytes of a plain structure or integer, for a payload.
 template <typename T>
+  requires(!std::is_convertible_v<const T&, std::string_view>)
 std::span<const uint8_t> BytesOf(const T& value) {
   return {reinterpret_cast<const uint8_t*>(&value), sizeof value};
 }
