@@ -1,11 +1,11 @@
 {
   "target_defaults": {
-    "cflags!": ["-fno-exceptions"],
+    "cflags!": ["-fno-exceptions", "-O3"],
     "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17"],
     "cflags_cc": ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fno-rtti"],
     "include_dirs": ["."],
     "configurations": {
-      "Release": { "cflags": ["-O2", "-g1", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong"] }
+      "Release": { "cflags!": ["-O3"], "cflags": ["-O2", "-g1", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong"] }
     }
   },
   "targets": [
