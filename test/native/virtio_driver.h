@@ -77,16 +77,16 @@ class DriverQueue {
     std::memcpy(at + 14, &next, 2);
   }
   void Publish(uint16_t head) {
-    *Cell(avail() + 4 + 2u * (next_avail_ % size_)) = head;
+    Store(avail() + 4 + 2u * (next_avail_ % size_), head);
     next_avail_++;
-    __atomic_store_n(Cell(avail() + 2), next_avail_, __ATOMIC_SEQ_CST);
+    Store(avail() + 2, next_avail_);
   }
-  void SetAvailIndex(uint16_t index) { *Cell(avail() + 2) = index; }
-  void SetAvailFlags(uint16_t flags) { *Cell(avail()) = flags; }
-  void SetUsedEvent(uint16_t index) { *Cell(avail() + 4 + 2u * size_) = index; }
-  uint16_t AvailEvent() const { return *Cell(used() + 4 + 8u * size_); }
-  uint16_t UsedFlags() const { return *Cell(used()); }
-  uint16_t UsedIndex() const { return __atomic_load_n(Cell(used() + 2), __ATOMIC_SEQ_CST); }
+  void SetAvailIndex(uint16_t index) { Store(avail() + 2, index); }
+  void SetAvailFlags(uint16_t flags) { Store(avail(), flags); }
+  void SetUsedEvent(uint16_t index) { Store(avail() + 4 + 2u * size_, index); }
+  uint16_t AvailEvent() const { return Load(used() + 4 + 8u * size_); }
+  uint16_t UsedFlags() const { return Load(used()); }
+  uint16_t UsedIndex() const { return Load(used() + 2); }
   uint16_t next_avail() const { return next_avail_; }
 
   // Whether the device wants a kick for the chains from avail index `before` on.
@@ -142,8 +142,13 @@ class DriverQueue {
   }
 
  private:
-  uint16_t* Cell(uint64_t address) const {
-    return reinterpret_cast<uint16_t*>(memory_->Translate(address, 2));
+  uint16_t Load(uint64_t address) const {
+    return __atomic_load_n(reinterpret_cast<uint16_t*>(memory_->Translate(address, 2)),
+                           __ATOMIC_SEQ_CST);
+  }
+  void Store(uint64_t address, uint16_t value) {
+    __atomic_store_n(reinterpret_cast<uint16_t*>(memory_->Translate(address, 2)), value,
+                     __ATOMIC_SEQ_CST);
   }
 
   const kvm::GuestMemory* memory_;
