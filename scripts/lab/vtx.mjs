@@ -205,15 +205,15 @@ async function follow(emulator, answers, log, { stdout, stderr, onConsole }, rem
     else if (type === protocol.FAILED) failure = payload.toString();
   };
   const onLog = (bytes) => {
-    // It runs, and has opened all its files: from here on they need no names.
-    if (lastWords === '') remove();
     lastWords = (lastWords + bytes.toString('latin1')).slice(-8192);
     onConsole?.(bytes.toString('latin1'));
   };
-  const tails = [
-    tail(answers, (bytes) => [...reader.read(bytes)].forEach(onFrame)),
-    tail(log, onLog),
-  ];
+  const onAnswers = (bytes) => {
+    // Bochs opens a serial port's file at its first byte. Now it has all of them open, and they need no names.
+    remove();
+    for (const frame of reader.read(bytes)) onFrame(frame);
+  };
+  const tails = [tail(answers, onAnswers), tail(log, onLog)];
   let how;
   emulator.ended.then((text) => (how = text));
   try {
