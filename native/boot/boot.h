@@ -1,5 +1,6 @@
-// Puts a Linux kernel into guest memory so that a vCPU can enter it in 64-bit mode, with no firmware:
-// Documentation/arch/x86/boot.rst, "64-bit Boot Protocol", and the Intel MultiProcessor Specification 1.4.
+// Puts a Linux kernel into guest memory so that a vCPU can enter it in 64-bit mode, with no
+// firmware: Documentation/arch/x86/boot.rst, "64-bit Boot Protocol", and the Intel MultiProcessor
+// Specification 1.4.
 #ifndef CLEARVM_BOOT_BOOT_H_
 #define CLEARVM_BOOT_BOOT_H_
 
@@ -32,8 +33,9 @@ struct BootEntry {
   uint64_t kernel_end;
 };
 
-// Loads everything. Errors: ERR_KERNEL_IMAGE (not an acceptable ELF file: the message says in what), ERR_KERNEL_READ,
-// ERR_INITRD, ERR_COMMAND_LINE, ERR_GUEST_MEMORY_TOO_SMALL.
+// Loads everything. Errors: ERR_KERNEL_IMAGE (not an acceptable ELF file: the message says in
+// what), ERR_KERNEL_READ, ERR_INITRD, ERR_COMMAND_LINE, ERR_BOOT_OPTIONS (numbers out of range),
+// ERR_GUEST_MEMORY_TOO_SMALL (says how much is needed).
 Result<BootEntry> Load(const kvm::GuestMemory& memory, const BootOptions& options);
 
 }  // namespace clearvm::boot

@@ -42,11 +42,12 @@ Result<UniqueMapping> MapRegion(MemoryRegion& region, int memfd) {
   // Congruent with the guest address modulo 2 MiB, or no huge page could back both. Region
   // addresses are multiples of it.
   const uint64_t first_usable = reinterpret_cast<uint64_t>(reservation) + kPage;
-  const uint64_t address = (first_usable + kHugePage - 1) & ~(kHugePage - 1);
+  const uint64_t padding = -first_usable & (kHugePage - 1);
+  uint8_t* address = mapping.data() + kPage + padding;
   const int kind = memfd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
-  void* mapped = ::mmap(reinterpret_cast<void*>(address), region.size, PROT_READ | PROT_WRITE,
-                        kind | MAP_FIXED | MAP_NORESERVE, memfd,
-                        memfd >= 0 ? static_cast<off_t>(region.file_offset) : 0);
+  void* mapped =
+      ::mmap(address, region.size, PROT_READ | PROT_WRITE, kind | MAP_FIXED | MAP_NORESERVE, memfd,
+             memfd >= 0 ? static_cast<off_t>(region.file_offset) : 0);
   if (mapped == MAP_FAILED) {
     return SystemError("ERR_GUEST_MEMORY", "mmap",
                        "cannot map " + std::to_string(region.size) + " bytes of guest memory");
