@@ -43,10 +43,11 @@ export class Catalog {
       return { entries: await this.#withId(text, index, bare), byId: true };
     }
     let reference: Reference | undefined;
-    let refused: unknown;
+    let refused: ImageError | undefined;
     try {
       reference = parseReference(text);
     } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
       refused = error;
     }
     if (reference) {
@@ -56,8 +57,7 @@ export class Catalog {
     if (bare.length >= MIN_ID_PREFIX && /^[0-9a-f]{1,63}$/.test(bare)) {
       return { entries: await this.#withId(text, index, bare), byId: true };
     }
-    if (refused !== undefined) throw refused;
-    throw notFound(text);
+    throw refused ?? notFound(text);
   }
 
   async #withId(

@@ -35,7 +35,6 @@ export async function loadImages(
   const name = options.name === undefined ? undefined : parseName(options.name);
   return change(catalog, async (workspace) => {
     const { onProgress, signal } = options;
-
     const opened = await openSource(source, workspace, { onProgress, signal });
     const candidates = await readCandidates(opened);
     if (name !== undefined) {
@@ -80,7 +79,6 @@ export async function importImage(
   }
   return change(catalog, async (workspace) => {
     const { onProgress, signal } = options;
-
     const transaction = new Transaction(catalog.layout, workspace, { onProgress, signal });
     const layer = await transaction.stageLayer(
       { what: label, source, total },

@@ -73,7 +73,9 @@ export async function openSource(
     const damage = failure === undefined ? undefined : classifyDecompression(failure);
     if (damage === 'truncated') throw truncated(label, failure);
     if (damage === 'damaged') throw notAnArchive(label, 'it does not decompress', failure);
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined) {
+      throw toImageError(failure, 'ERR_IMAGE_SOURCE', `cannot read ${label}`);
+    }
     const refused = tarFailure(label, report, ARCHIVE_CODES);
     if (refused) throw refused;
     if (!report.complete) throw truncated(label);

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { ID_ANNOTATION, REF_NAME } from './annotations.js';
 import type { Candidate, CandidateLayer } from './candidates.js';
 import type { Compression } from './compression.js';
-import { hexOf, layerName, sha256, shortDigest } from './digest.js';
+import { layerName, sha256, shortDigest } from './digest.js';
 import { ImageError, toImageError } from './errors.js';
 import { readLayer, type ReadLayerOptions } from './layer.js';
 import { encodeRecord, syncDirectory, type ImageRecord, type Layout } from './layout.js';
@@ -23,11 +23,8 @@ const LAYER_TYPE = 'application/vnd.oci.image.layer.v1.tar';
 export const LAYER_COMPRESSIONS: Compression[] = ['none', 'gzip', 'zstd'];
 const ANY_COMPRESSION: Compression[] = [...LAYER_COMPRESSIONS, 'xz', 'bzip2'];
 
-/**
- * Two dozen characters of name for each layer must fit the page of overlayfs's mount options, beside upper and work
- * directory; docker's own limit is 127.
- */
-const MAX_LAYERS = 128;
+/** Docker's limit. 27 characters for each must fit the page of overlayfs's mount options, beside upper and work. */
+const MAX_LAYERS = 127;
 
 /** A layer that has been read and checked. */
 export interface StagedLayer {

@@ -182,7 +182,7 @@ export function tarFailure(
       `${what} ends before its end; get it again`,
     );
   }
-  const full = first(/No space left on device|quota exceeded/i);
+  const full = first(/No space left on device|quota exceeded|Wrote only \d+ of/i);
   if (full) {
     return new ImageError(
       'ERR_IMAGE_NO_SPACE',

@@ -376,7 +376,7 @@ describe('content that is not what it should be', () => {
   });
 
   test('more layers than a mount takes', async () => {
-    const layers = Array.from({ length: 129 }, (_, i) => tar([{ name: `f${i}` }]));
+    const layers = Array.from({ length: 128 }, (_, i) => tar([{ name: `f${i}` }]));
     const store = newStore();
     const source = layout(path.join(temporary(), 'test'), layers);
     await failure(store.load(source), 'ERR_IMAGE_TOO_MANY_LAYERS');

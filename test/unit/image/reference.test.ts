@@ -55,9 +55,6 @@ describe('parseReference', () => {
     'a\nb',
     'a\0',
   ])('refuses %j', async (text) => {
-    await failure(
-      (async () => parseReference(text))(), // eslint-disable-line @typescript-eslint/require-await
-      'ERR_IMAGE_REFERENCE',
-    );
+    await failure((async () => parseReference(text))(), 'ERR_IMAGE_REFERENCE');
   });
 });

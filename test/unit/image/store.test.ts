@@ -333,3 +333,23 @@ test('without root, a layer is unpacked as far as its owner may', async () => {
     'y',
   );
 });
+
+test('a full disk is told as such, and nothing is left on it', async () => {
+  const small = temporary();
+  run('mount', '-t', 'tmpfs', '-o', 'size=4m', 'small', small);
+  try {
+    const store = new ImageStore({ root: path.join(small, 'store') });
+    const noise = Buffer.alloc(6_000_000);
+    for (let i = 0; i < noise.length; i++) noise[i] = (i * i * 31 + (i >> 7)) % 256;
+    const big = tar([{ name: 'big', data: noise }]);
+    await failure(store.load(source('x:1', one, big)), 'ERR_IMAGE_NO_SPACE');
+    const archive = path.join(temporary(), 'root.tar');
+    fs.writeFileSync(archive, big);
+    await failure(store.import(archive), 'ERR_IMAGE_NO_SPACE');
+    await failure(store.load(archive), 'ERR_IMAGE_NO_SPACE');
+    expectEmptyStore(store.root);
+    await store.load(source('x:1', one));
+  } finally {
+    run('umount', small);
+  }
+});
