@@ -106,6 +106,28 @@ describe('what a layer keeps', () => {
     expect(sparse.blocks * 512).toBeLessThan(1_000_000);
   });
 
+  test.each([
+    ['gnu', []],
+    ['pax', ['--sparse-version=0.0']],
+    ['pax', ['--sparse-version=0.1']],
+    ['pax', ['--sparse-version=1.0']],
+  ])('holes, in GNU tar format %s %j', async (format, version) => {
+    const tree = temporary();
+    const file = fs.openSync(path.join(tree, 'sparse'), 'w');
+    // More pieces than fit one header of the old format.
+    for (let i = 1; i <= 60; i++) fs.writeSync(file, `piece ${i}`, i * 100_000);
+    fs.closeSync(file);
+    const archive = path.join(temporary(), 'layer.tar');
+    run('tar', `--format=${format}`, '--sparse', ...version, '-C', tree, '-cf', archive, '.');
+    const image = await loaded([fs.readFileSync(archive)]);
+    const [line] = Object.values(snapshot(layerPath(image, 0)));
+    expect(line?.split(' ').slice(4)).toEqual(
+      Object.values(snapshot(tree))[0]?.split(' ').slice(4),
+    );
+    const { blocks } = fs.statSync(path.join(layerPath(image, 0), 'sparse'));
+    expect(blocks * 512).toBeLessThan(1_000_000);
+  });
+
   test('what umoci makes of the same layout', async () => {
     const tree = everything();
     // umoci gives up on device nodes with large numbers less gracefully than tar, and keeps whole seconds.
