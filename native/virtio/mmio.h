@@ -19,9 +19,9 @@ inline constexpr uint64_t kMmioSize = 0x1000;
 // datamatch = queue).
 inline constexpr uint64_t kMmioQueueNotify = 0x50;
 
-// One device's register block. Read and Write are called by vCPU threads, any number at once. All
-// registers may be KVM_COALESCED_MMIO but Status (0x70): a register's effect is only looked for by
-// a later access.
+// One device's register block. Read and Write are called by vCPU threads, any number at once.
+// Writes may come by KVM_REGISTER_COALESCED_MMIO but for QueueNotify, InterruptACK (0x64: a late
+// one would acknowledge what came after it) and Status (0x70).
 //
 // Status 0 resets: it waits for the loop's thread to drop the queues, so that a driver which does
 // not read the status back (Linux's) may free them at once; but at most a second, after which

@@ -44,7 +44,9 @@ struct VsockOptions {
   std::function<void(uint32_t port)> on_drained;
 };
 
-// The device. Ports in `options` must be distinct. Errors: ERR_VSOCK_CONFIG.
+// The device. Ports in `options` must be distinct. Call it before the jail is entered: pipes and
+// terminals are opened a second time through /proc/self/fd. The callbacks must not destroy the
+// device. SIGPIPE must be ignored. Errors: ERR_VSOCK_CONFIG.
 Result<std::unique_ptr<Device>> CreateVsock(VsockOptions options, EventLoop* loop);
 
 }  // namespace clearvm::virtio
