@@ -69,6 +69,5 @@ export function formatError(error: unknown): string {
 
 /** Text that came from a guest, without what a terminal would take for commands. */
 function printable(text: string): string {
-  // eslint-disable-next-line no-control-regex
   return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '');
 }

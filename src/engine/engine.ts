@@ -243,9 +243,9 @@ export class Engine {
     // A command that ends without reading its input is no error of this process; pipelines still hear of it.
     streams.stdin?.on('error', () => {});
 
-    // While the VM boots, nobody waits for these files.
-    const written = this.#writeState(state, config, spec, vmm);
-    const ended = this.#finish(vmm, state, written, timeline).finally(() =>
+    // Behind the spawn: while the VM boots, nobody waits for these files.
+    this.#writeState(state, config, spec, vmm);
+    const ended = this.#finish(vmm, state, timeline).finally(() =>
       signal?.removeEventListener('abort', abort),
     );
     // Whoever calls wait() hears of it.
@@ -261,35 +261,24 @@ export class Engine {
     return new RunningContainer(state.id, state.name, streams, vmm, timeline, ended);
   }
 
-  async #writeState(
-    state: ContainerState,
-    config: VmConfig,
-    spec: OciSpec,
-    vmm: Vmm,
-  ): Promise<void> {
+  #writeState(state: ContainerState, config: VmConfig, spec: OciSpec, vmm: Vmm): void {
     const startTime = processStartTime(vmm.pid);
     if (startTime !== undefined) config.vmm = { pid: vmm.pid, startTime };
     try {
-      await this.#state.write(state, 'vm.json', config);
-      await this.#state.write(state, 'config.json', spec);
+      this.#state.write(state, 'vm.json', config);
+      this.#state.write(state, 'config.json', spec);
     } catch (error) {
       vmm.destroy(toError(error));
     }
   }
 
-  async #finish(
-    vmm: Vmm,
-    state: ContainerState,
-    written: Promise<void>,
-    timeline: TimelineRecorder,
-  ): Promise<ExitStatus> {
+  async #finish(vmm: Vmm, state: ContainerState, timeline: TimelineRecorder): Promise<ExitStatus> {
     try {
       return await vmm.exited;
     } finally {
       const timer = setTimeout(() => vmm.destroy(), END_GRACE);
       await vmm.gone;
       clearTimeout(timer);
-      await written;
       await this.#state.remove(state);
       await this.#staleRemoved;
       timeline.mark('cleaned');

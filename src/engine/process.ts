@@ -37,7 +37,7 @@ export function mergeCommand(
   if (args.length === 0) {
     throw new ClearVMError(
       'ERR_NO_COMMAND',
-      'no command: the image has none, so give one behind the image',
+      'there is no command to run: give one behind the image',
       { field: 'cmd' },
     );
   }

@@ -97,7 +97,7 @@ export class TimelineRecorder {
     return this.#times.get(point);
   }
 
-  /** Every point that was reached, in order. */
+  /** Every point that was reached, by time: the VMM may be in main() before its spawn returns. */
   list(): Timing[] {
     const origin = this.#times.get('request') ?? 0n;
     const timings: Timing[] = [];
@@ -105,6 +105,6 @@ export class TimelineRecorder {
       const time = this.#times.get(point);
       if (time !== undefined) timings.push({ point, at: Number(time - origin) / 1e6 });
     }
-    return timings;
+    return timings.sort((a, b) => a.at - b.at);
   }
 }

@@ -388,15 +388,16 @@ function endError(
   kernelLog: string,
 ): ClearVMError {
   const options = kernelLog === '' ? {} : { kernelLog: kernelLog.trimEnd() };
+  const silence = kernelLog === '' ? ' (the guest kernel had logged nothing)' : '';
   return end.signal === null
     ? new ClearVMError(
         'ERR_VMM_ENDED',
-        `the VMM ended with status ${end.code} without a word; run again with --debug, and report it`,
+        `the VMM ended with status ${end.code} without a word; run again with --debug, and report it${silence}`,
         options,
       )
     : new ClearVMError(
         'ERR_VMM_KILLED',
-        `the VMM was killed by signal ${end.signal} (${signalName(end.signal)}): not by the container; look for the out-of-memory killer in the host's log, or for who sent it`,
+        `the VMM was killed by signal ${end.signal} (${signalName(end.signal)}): not by the container; look for the out-of-memory killer in the host's log, or for who sent it${silence}`,
         options,
       );
 }

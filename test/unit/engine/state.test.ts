@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
@@ -59,7 +60,7 @@ describe('a container’s directories', () => {
     expect(statSync(`${state.dataDirectory}/upper`).mode & 0o777).toBe(0o755);
     expect(existsSync(`${state.dataDirectory}/work`)).toBe(true);
     expect(readlinkSync(`${run}/names/web`)).toBe(state.id);
-    await store.write(state, 'vm.json', { a: 1 });
+    store.write(state, 'vm.json', { a: 1 });
     expect(JSON.parse(readFileSync(`${state.runDirectory}/vm.json`, 'utf8'))).toEqual({ a: 1 });
     await store.remove(state);
     expect(readdirSync(run)).toEqual(['names']);
@@ -72,6 +73,17 @@ describe('a container’s directories', () => {
     const upper = Buffer.from(`${state.dataDirectory}/upper/`);
     writeFileSync(Buffer.concat([upper, Buffer.from([0xff, 0xfe, 0x0a])]), 'no UTF-8');
     mkdirSync(`${state.dataDirectory}/work/work`, { mode: 0 });
+    await store.remove(state);
+    expect(existsSync(state.dataDirectory)).toBe(false);
+  });
+
+  test('are removed although no path reaches their bottom', async () => {
+    const state = store.create(newId(), undefined, IMAGE);
+    await promisify(execFile)('sh', [
+      '-c',
+      'cd "$1" && i=0 && while [ $i -lt 100 ]; do mkdir -p "$2" && cd -P "$2" && i=$((i+1)); done',
+      ...['sh', `${state.dataDirectory}/upper`, `${'x'.repeat(50)}/${'y'.repeat(50)}`],
+    ]);
     await store.remove(state);
     expect(existsSync(state.dataDirectory)).toBe(false);
   });
@@ -140,7 +152,7 @@ describe('what dead engines have left', () => {
     await once(vmm, 'spawn');
     const pid = vmm.pid as number;
     const state = store.create(newId(), 'web', IMAGE);
-    await store.write(state, 'vm.json', { vmm: { pid, startTime: processStartTime(pid) } });
+    store.write(state, 'vm.json', { vmm: { pid, startTime: processStartTime(pid) } });
     abandon(state.id, `4194305:1:${currentBootId()}:${IMAGE}`);
     expect(await store.removeStale()).toEqual([]);
     vmm.kill('SIGKILL');

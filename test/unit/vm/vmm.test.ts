@@ -63,7 +63,7 @@ describe('TimelineRecorder', () => {
     );
   }
 
-  test('orders points of both sides by the life of a run, in ms since the request', () => {
+  test('orders points of both sides by time, in ms since the request', () => {
     const timeline = new TimelineRecorder();
     timeline.mark('request', 1_000_000n);
     timeline.mark('spawned', 3_500_000n);
@@ -77,8 +77,8 @@ describe('TimelineRecorder', () => {
     );
     expect(timeline.list()).toEqual([
       { point: 'request', at: 0 },
-      { point: 'spawned', at: 2.5 },
       { point: 'vmm.start', at: 2 },
+      { point: 'spawned', at: 2.5 },
       { point: 'started', at: 8 },
     ]);
   });
