@@ -57,13 +57,17 @@ export function formatAge(created: string | undefined, now: number): string {
   return 'Less than a second ago';
 }
 
+/** Lines of the kernel log that go with an error; --debug shows all of it. */
+const LOG_LINES = 25;
+
 /** One line for an error, and the kernel log behind it where there is one. */
 export function formatError(error: unknown): string {
   const text = `clearvm: ${messageOf(error)
     .replace(/\s*\n\s*/g, ' ')
     .trim()}\n`;
   if (!(error instanceof ClearVMError) || error.kernelLog === undefined) return text;
-  const lines = error.kernelLog.split('\n').map((line) => `  ${printable(line)}\n`);
+  const last = error.kernelLog.split('\n').slice(-LOG_LINES);
+  const lines = last.map((line) => `  ${printable(line)}\n`);
   return `${text}The last lines of the guest's kernel log:\n${lines.join('')}`;
 }
 

@@ -373,9 +373,11 @@ export function failureError(payload: Buffer): ClearVMError {
   const message = payload.toString('utf8', 12, 12 + length).trim();
   const kernelLog = payload.toString('utf8', 12 + length).trimEnd();
   const known = FAILURES[kind] ?? { code: 'ERR_VMM', prefix: 'the VMM failed' };
+  const reason = /Kernel panic - not syncing: (.+)/.exec(kernelLog)?.[1];
+  const text = kind === Failure.PANIC && reason !== undefined ? reason : message;
   return new ClearVMError(
     known.code,
-    kind === Failure.PROCESS ? message : `${known.prefix}: ${message}`,
+    kind === Failure.PROCESS || text === known.prefix ? text : `${known.prefix}: ${text}`,
     {
       exitCode: exitCode >= EXIT_ENGINE && exitCode <= 127 ? exitCode : EXIT_ENGINE,
       ...(kernelLog === '' ? {} : { kernelLog }),

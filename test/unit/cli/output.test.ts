@@ -47,6 +47,14 @@ describe('errors', () => {
     expect(formatError('text')).toBe('clearvm: text\n');
   });
 
+  test('bring the end of a long kernel log', () => {
+    const kernelLog = Array.from({ length: 100 }, (_, index) => `line ${index}`).join('\n');
+    const text = formatError(new ClearVMError('ERR_GUEST_PANIC', 'panic', { kernelLog }));
+    expect(text.split('\n').slice(2, -1)).toEqual(
+      Array.from({ length: 25 }, (_, index) => `  line ${75 + index}`),
+    );
+  });
+
   test('bring the kernel log, without a terminal’s commands', () => {
     const error = new ClearVMError('ERR_GUEST_PANIC', 'panic', {
       kernelLog: 'one\x1b[2J\r\n\ttwo\x9b',

@@ -28,6 +28,16 @@ describe('failureError', () => {
     expect(error.message).toMatch(/^.+: the cause$/);
   });
 
+  test('a panic says why, in the kernel’s words', () => {
+    const log = 'a\nKernel panic - not syncing: No working init found.\nCPU: 0';
+    const reported = failure(Failure.PANIC, 125, 'the guest kernel panicked', log);
+    expect(failureError(reported).message).toBe(
+      'the guest kernel panicked: No working init found.',
+    );
+    const silent = failure(Failure.PANIC, 125, 'the guest kernel panicked');
+    expect(failureError(silent).message).toBe('the guest kernel panicked');
+  });
+
   test.each([126, 127])('a command that does not start keeps its status %i and words', (status) => {
     const error = failureError(failure(Failure.PROCESS, status, 'exec: "x": not found'));
     expect(error).toMatchObject({
