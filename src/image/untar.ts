@@ -20,6 +20,7 @@ if mountpoint -q /usr; then
   mount --bind /usr "$1/usr"
   mount -o remount,bind,ro,nodev,nosuid "$1/usr"
 fi
+mount -t tmpfs -o ro none "$1/proc" # whatever lies below: tar falls back to plain calls only where it is empty
 mount --bind "$2" "$1/tmp"
 mount -o remount,bind,nodev,nosuid "$1/tmp"
 ulimit -v ${MEMORY_LIMIT_KIB}
