@@ -18,7 +18,6 @@ export interface CommandOptions {
   stdin?: Readable | string | Buffer;
   stdout?: Writable;
   stderr?: Writable;
-  refresh?: boolean;
 }
 
 export interface CommandResult {

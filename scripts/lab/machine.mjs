@@ -1,6 +1,7 @@
 // The AMD-V lab: QEMU's TCG emulating a machine with SVM and nested paging, and commands running on it.
 
-import { closeSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { Emulator } from './emulator.mjs';
 import { findProgram, LabError } from './cache.mjs';
 import { prepareInitramfs, prepareKernel } from './image.mjs';
@@ -29,8 +30,6 @@ const KEPT_ENVIRONMENT = ['PATH', 'HOME', 'LANG', 'TERM', 'XDG_CACHE_HOME'];
  * @property {import('node:stream').Readable | string | Buffer} [stdin] default: at end-of-file
  * @property {import('node:stream').Writable} [stdout] default: collected in the result
  * @property {import('node:stream').Writable} [stderr]
- * @property {boolean} [refresh] forget what is cached of the host's files, so that what changed there since the
- *   lab looked is seen
  *
  * @typedef {{status: number, stdout: Buffer, stderr: Buffer}} CommandResult
  */
@@ -65,7 +64,7 @@ export class Lab {
       setup.push('root', 'memory', ...plan.links.flatMap(([from, to]) => ['link', from, to]));
     } else {
       setup.push('root', 'machine', 'bind', kernel.modules, `/lib/modules/${kernel.release}`);
-      options.shares?.forEach((path, index) => setup.push('share', `share${index}`, path));
+      options.shares?.forEach((path, index) => setup.push(...shareRecords(path, index)));
     }
     const args = [...machineArguments(options), '-kernel', kernel.vmlinux, '-initrd', initramfs];
     const stdio = [
@@ -155,7 +154,6 @@ export class Lab {
       cwd: options.cwd ?? process.cwd(),
       env: { ...Object.fromEntries(kept), ...options.env },
       stdin: options.stdin !== undefined,
-      refresh: options.refresh ?? false,
     });
     if (this.#failure) {
       command.settled.reject(this.#failure);
@@ -284,6 +282,18 @@ function withResolvers() {
   const parts = {};
   parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
   return parts;
+}
+
+/**
+ * Nothing of a share is cached, and Node looks for its modules in thousands of steps: they are taken from the
+ * read-only view of the machine, which is cached, and whose changes are lost.
+ */
+function shareRecords(path, index) {
+  const share = ['share', `share${index}`, path];
+  const modules = join(path, 'node_modules');
+  if (!existsSync(modules)) return share;
+  const aside = `/lab/modules-${index}`;
+  return ['bind', modules, aside, ...share, 'bind', aside, modules];
 }
 
 function machineArguments({ memory = 4096, cpus = 1, icount = false, shares = [] }) {

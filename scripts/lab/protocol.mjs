@@ -44,11 +44,11 @@ export function encodeStrings(strings) {
  *
  * @param {number} id
  * @param {string[]} argv
- * @param {{cwd: string, env: Record<string, string>, stdin: boolean, refresh: boolean}} options
+ * @param {{cwd: string, env: Record<string, string>, stdin: boolean}} options
  * @returns {Buffer} a frame
  */
-export function encodeExec(id, argv, { cwd, env, stdin, refresh }) {
-  const flags = `${stdin ? 'i' : ''}${refresh ? 'r' : ''}`;
+export function encodeExec(id, argv, { cwd, env, stdin }) {
+  const flags = stdin ? 'i' : '';
   const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   return encodeFrame(
     id,

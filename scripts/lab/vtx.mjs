@@ -100,7 +100,6 @@ async function writeImage(directory, options) {
         ...env,
       },
       stdin: false,
-      refresh: false,
     }),
   ]);
   mkdirSync(join(directory, 'base/lab'), { recursive: true });

@@ -128,7 +128,7 @@ describe('one lab, many commands', () => {
     const outside = join(scratch, 'outside');
     expect((await shell(`cat ${outside}`)).status).toBe(1);
     writeFileSync(outside, 'from the host');
-    const { stdout } = await shell(`cat ${outside}`, { refresh: true });
+    const { stdout } = await shell(`cat ${outside}`);
     expect(stdout.toString()).toBe('from the host');
   });
 

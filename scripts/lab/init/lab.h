@@ -57,12 +57,6 @@ void EarlyBoot(void);
 // "link" SOURCE TARGET.
 void Setup(const char* at, size_t size);
 
-// Writes back what was written to the shares.
-void SyncShares(void);
-
-// Writes `text` to a file that may not be there, as files of /proc and /sys may not.
-void WriteFile(const char* path, const char* text);
-
 // command.c: the commands.
 
 // Handles kExec.
