@@ -147,10 +147,10 @@ _Noreturn void fail_with(uint32_t code, const char* const* parts) {
     for (const char* c = *parts; *c != 0 && length < sizeof payload; c++) payload[length++] = *c;
   if (control < 0) {
     static const char name[] = "clearvm init: ";
-    struct iovec line[] = {
-        {(void*)name, sizeof name - 1}, {payload + sizeof code, length - sizeof code}, {"\n", 1}};
-    if (writev(2, line, 3) < 0) _exit(2);
-    _exit(1);
+    struct iovec line[] = {{(void*)name, sizeof name - 1},
+                           {payload + sizeof code, length - sizeof code}};
+    int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    _exit(writev(log, line, 2) < 0 ? 2 : 1);
   }
   send_frame(CLEARVM_AGENT_ERROR, payload, length);
   agent_wait_for_end();

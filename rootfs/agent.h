@@ -47,7 +47,7 @@ _Noreturn void agent_wait_for_end(void);
 
 /*
  * Sends an ERROR frame made of `parts` (up to a NULL), and waits for the end. Before the stream is
- * connected, the text goes to the console, and init exits: the kernel's panic tells the VMM.
+ * connected, the text goes to the kernel's log, and init exits: the kernel's panic tells the VMM.
  */
 _Noreturn void fail_with(uint32_t code, const char* const* parts);
 #define FAIL(code, ...) fail_with(code, (const char* const[]){__VA_ARGS__, NULL})

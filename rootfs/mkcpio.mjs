@@ -12,7 +12,21 @@ const FILE = 0o100000;
 function entry(number, { name, mode, content = Buffer.alloc(0), major = 0, minor = 0 }) {
   const nameBytes = Buffer.from(`${name}\0`);
   const links = (mode & DIRECTORY) === DIRECTORY ? 2 : 1;
-  const fields = [number, mode, 0, 0, links, 0, content.length, 0, 0, major, minor, nameBytes.length, 0];
+  const fields = [
+    number,
+    mode,
+    0,
+    0,
+    links,
+    0,
+    content.length,
+    0,
+    0,
+    major,
+    minor,
+    nameBytes.length,
+    0,
+  ];
   const header = '070701' + fields.map((field) => field.toString(16).padStart(8, '0')).join('');
   return Buffer.concat([pad(Buffer.concat([Buffer.from(header), nameBytes])), pad(content)]);
 }
@@ -24,8 +38,10 @@ function pad(bytes) {
 const [init, out] = process.argv.slice(2);
 const entries = [
   { name: 'dev', mode: DIRECTORY | 0o755 },
-  // The kernel opens it for init's stdio: what init says before it has reached the VMM goes there.
+  // The kernel opens it for init's stdio.
   { name: 'dev/console', mode: CHARACTER_DEVICE | 0o600, major: 5, minor: 1 },
+  // What init says before it has reached the VMM goes there: the kernel's panic hands its log to the VMM.
+  { name: 'dev/kmsg', mode: CHARACTER_DEVICE | 0o600, major: 1, minor: 11 },
   // The container's root is mounted here, and then moved onto /.
   { name: 'root', mode: DIRECTORY | 0o755 },
   { name: 'init', mode: FILE | 0o755, content: readFileSync(init) },
