@@ -143,11 +143,11 @@ export async function cached(kind, inputs, fill) {
   const directory = join(cacheDirectory(), `${kind}-${hash.digest('hex').slice(0, 16)}`);
   if (existsSync(directory)) return directory;
   mkdirSync(cacheDirectory(), { recursive: true });
-  const unlock = await lock(`${directory}.lock`, () => existsSync(directory));
-  if (!unlock) return directory;
+  const unlock = await lock(`${directory}.lock`);
   const temporary = `${directory}.tmp-${process.pid}`;
   try {
-    removeAbandoned(directory);
+    if (existsSync(directory)) return directory; // somebody else has been quicker
+    removeAbandoned(`${directory}.tmp-`);
     mkdirSync(temporary, { recursive: true });
     await fill(temporary);
     renameSync(temporary, directory);
@@ -161,8 +161,8 @@ export async function cached(kind, inputs, fill) {
   return directory;
 }
 
-/** Takes a lock, or returns undefined once `done`. The lock of a process that is gone does not count. */
-async function lock(path, done) {
+/** Takes a lock and returns what gives it back. The lock of a process that is gone does not count. */
+async function lock(path) {
   for (;;) {
     try {
       writeFileSync(path, String(process.pid), { flag: 'wx' });
@@ -170,7 +170,6 @@ async function lock(path, done) {
     } catch (error) {
       if (error.code !== 'EEXIST') throw error;
     }
-    if (done()) return undefined;
     const owner = Number(readOwner(path));
     if (owner > 0 && !isAlive(owner)) rmSync(path, { force: true });
     else await sleep(200);
@@ -185,12 +184,16 @@ function readOwner(path) {
   }
 }
 
-function removeAbandoned(directory) {
-  const prefix = `${basename(directory)}.tmp-`;
-  for (const name of readdirSync(dirname(directory))) {
-    if (name.startsWith(prefix) && !isAlive(Number(name.slice(prefix.length)))) {
-      rmSync(join(dirname(directory), name), { recursive: true, force: true });
-    }
+/**
+ * Removes what processes have left behind that are gone.
+ *
+ * @param {string} prefix of paths; a process id follows
+ */
+export function removeAbandoned(prefix) {
+  for (const name of readdirSync(dirname(prefix))) {
+    if (!name.startsWith(basename(prefix))) continue;
+    if (isAlive(Number.parseInt(name.slice(basename(prefix).length), 10))) continue;
+    rmSync(join(dirname(prefix), name), { recursive: true, force: true });
   }
 }
 

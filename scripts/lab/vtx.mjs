@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
-import { findFile, findProgram, LabError, runProgram } from './cache.mjs';
+import { findFile, findProgram, LabError, removeAbandoned, runProgram } from './cache.mjs';
 import { Emulator } from './emulator.mjs';
 import { appendFiles, planFiles } from './files.mjs';
 import { prepareInit } from './image.mjs';
@@ -29,6 +29,8 @@ const TERM_PLUGIN = '/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so';
 /** Has EPT, unrestricted guest, VPID and APICv. */
 const DEFAULT_CPU = 'corei7_skylake_x';
 const POLL_MS = 50;
+/** Followed by our process id: who is killed before Bochs has opened its files leaves them to the next call. */
+const TEMPORARY = 'clearvm-lab-vtx-';
 
 /**
  * Runs one command on an emulated VT-x host.
@@ -56,7 +58,8 @@ export async function runOnVtx(options) {
   findFile(LDLINUX, 'syslinux-common');
   const kernel = await prepareVtxKernel();
   const init = await prepareInit();
-  const directory = mkdtempSync(join(tmpdir(), 'clearvm-lab-'));
+  removeAbandoned(join(tmpdir(), TEMPORARY));
+  const directory = mkdtempSync(join(tmpdir(), `${TEMPORARY}${process.pid}-`));
   const remove = () => rmSync(directory, { recursive: true, force: true });
   process.on('exit', remove);
   const opened = [];
