@@ -51,6 +51,14 @@ class Vcpu {
   // Empty when the kernel's offset would lie outside of it.
   std::span<uint8_t> io_data();
 
+  // The VM's ring of collected writes (Vm::AddCoalescedMmio), shared by all its vCPUs; nullptr
+  // where KVM has none. `page`: the value of KVM_CAP_COALESCED_MMIO.
+  kvm_coalesced_mmio_ring* coalesced_ring(int page) {
+    const size_t offset = static_cast<size_t>(page) * 4096;
+    if (page <= 0 || offset + 4096 > mapping_.size()) return nullptr;
+    return reinterpret_cast<kvm_coalesced_mmio_ring*>(mapping_.data() + offset);
+  }
+
   // Puts the vCPU into 64-bit mode at `entry`; nothing of the reset state matters any more. Two
   // ioctls.
   Result<void> EnterLongMode(const LongModeEntry& entry);

@@ -94,6 +94,17 @@ Result<void> Vm::AddPortEventFd(int eventfd, uint16_t port, uint32_t length,
   return AddEventFd(fd_.get(), eventfd, port, length, match, KVM_IOEVENTFD_FLAG_PIO);
 }
 
+Result<void> Vm::AddCoalescedMmio(uint64_t address, uint32_t size) {
+  kvm_coalesced_mmio_zone zone{};
+  zone.addr = address;
+  zone.size = size;
+  if (::ioctl(fd_.get(), KVM_REGISTER_COALESCED_MMIO, &zone) != 0) {
+    return SystemError("ERR_KVM_SETUP", "ioctl(KVM_REGISTER_COALESCED_MMIO)",
+                       "KVM cannot collect writes to registers");
+  }
+  return {};
+}
+
 Result<void> Vm::AddIrqFd(int eventfd, uint32_t gsi) {
   kvm_irqfd request = {};
   request.fd = static_cast<uint32_t>(eventfd);

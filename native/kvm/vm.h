@@ -66,6 +66,10 @@ class Vm {
   // The same for a port of the I/O space. Errors: ERR_KVM_EVENTFD.
   Result<void> AddPortEventFd(int eventfd, uint16_t port, uint32_t length,
                               std::optional<uint64_t> match);
+  // Writes into [address, address + size) no longer exit: they are collected in the ring that
+  // Vcpu::coalesced_ring shows, until some other exit brings the caller there
+  // (KVM_REGISTER_COALESCED_MMIO). Errors: ERR_KVM_SETUP.
+  Result<void> AddCoalescedMmio(uint64_t address, uint32_t size);
   // A write to `eventfd` raises interrupt line `gsi`: with a split irqchip it sends the message of
   // its route. Errors: ERR_KVM_EVENTFD.
   Result<void> AddIrqFd(int eventfd, uint32_t gsi);

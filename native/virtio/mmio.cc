@@ -89,10 +89,18 @@ struct MmioTransport::State final : public Interrupt {
   uint64_t offered = 0;
   std::weak_ptr<State> self;
 
+  // Every register as the driver reads it, the configuration space included. The guest may see
+  // these bytes without an exit (and cannot write them), so they are true at any time, and this is
+  // where InterruptStatus lives.
+  std::unique_ptr<uint8_t[]> own_registers;
+  uint8_t* registers = nullptr;
+  std::atomic_ref<uint32_t> Shown(uint64_t offset) {
+    return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(registers + offset));
+  }
+
   std::atomic<uint32_t> status{0};
-  std::atomic<uint32_t> interrupt_status{0};
-  // The status that a reset which is not complete yet has ended, and how many there are of them.
-  std::atomic<uint32_t> status_before_reset{0};
+  // How many resets are not complete yet; until then the driver reads the status that they have
+  // ended.
   std::atomic<uint32_t> resets_pending{0};
   std::condition_variable reset_done;  // with `mutex`
 
@@ -107,7 +115,10 @@ struct MmioTransport::State final : public Interrupt {
   // The loop's thread only: the device has its queues.
   bool active = false;
 
-  uint32_t ReadRegister(uint64_t offset);
+  void ShowConstants();
+  // With `mutex` held, after each change of what they show.
+  void ShowStatus();
+  void ShowSelected();
   void WriteRegister(uint64_t offset, uint32_t value);
   void WriteStatus(uint32_t value, std::unique_lock<std::mutex>* lock);
   void WriteQueueReady(QueueRegisters* queue, uint32_t value, std::unique_lock<std::mutex>* lock);
@@ -133,14 +144,15 @@ struct MmioTransport::State final : public Interrupt {
   }
   void KickAgain(size_t queue) override { SignalEventFd(kicks[queue].get()); }
   void Raise(uint32_t bit) {
-    interrupt_status.fetch_or(bit, std::memory_order_acq_rel);
+    Shown(kInterruptStatus).fetch_or(bit, std::memory_order_acq_rel);
     SignalEventFd(irq.get());
   }
 };
 
 Result<std::unique_ptr<MmioTransport>> MmioTransport::Create(std::unique_ptr<Device> device,
                                                              const kvm::GuestMemory* memory,
-                                                             EventLoop* loop, UniqueFd irq) {
+                                                             EventLoop* loop, UniqueFd irq,
+                                                             uint8_t* registers) {
   auto state = std::make_shared<State>();
   state->offered =
       device->features() | kFeatureRingIndirectDesc | kFeatureRingEventIdx | kFeatureVersion1;
@@ -151,6 +163,12 @@ Result<std::unique_ptr<MmioTransport>> MmioTransport::Create(std::unique_ptr<Dev
   state->self = state;
   const size_t count = state->device->queue_max_sizes().size();
   state->queues.resize(count);
+  if (registers == nullptr) {
+    state->own_registers = std::make_unique<uint8_t[]>(kMmioSize);
+    registers = state->own_registers.get();
+  }
+  state->registers = registers;
+  state->ShowConstants();
   state->kicks.reserve(count);
   std::unique_ptr<MmioTransport> transport(new MmioTransport(state));
   for (size_t i = 0; i < count; i++) {
@@ -178,14 +196,13 @@ Device* MmioTransport::device() const { return state_->device.get(); }
 
 void MmioTransport::Read(uint64_t offset, std::span<uint8_t> out) {
   std::memset(out.data(), 0, out.size());
-  if (offset >= kMmioSize) return;
+  if (offset >= kMmioSize || out.size() > kMmioSize - offset) return;
   if (offset >= kConfig) {
-    state_->device->ReadConfig(static_cast<uint32_t>(offset - kConfig), out);
-    return;
+    std::memcpy(out.data(), state_->registers + offset, out.size());
+  } else if (out.size() == 4 && offset % 4 == 0) {
+    const uint32_t value = state_->Shown(offset).load(std::memory_order_acquire);
+    std::memcpy(out.data(), &value, sizeof value);
   }
-  if (out.size() != 4 || offset % 4 != 0) return;
-  const uint32_t value = state_->ReadRegister(offset);
-  std::memcpy(out.data(), &value, sizeof value);
 }
 
 void MmioTransport::Write(uint64_t offset, std::span<const uint8_t> data) {
@@ -196,45 +213,30 @@ void MmioTransport::Write(uint64_t offset, std::span<const uint8_t> data) {
   state_->WriteRegister(offset, value);
 }
 
-uint32_t MmioTransport::State::ReadRegister(uint64_t offset) {
-  switch (offset) {
-    case kMagicValue:
-      return kMagic;
-    case kVersion:
-      return kMmioVersion;
-    case kDeviceId:
-      return device->device_id();
-    case kVendorId:
-      return kVendor;
-    case kInterruptStatus:
-      return interrupt_status.load(std::memory_order_acquire);
-    case kStatus: {
-      const uint32_t pending = resets_pending.load(std::memory_order_acquire);
-      const uint32_t now = status.load(std::memory_order_acquire);
-      return now == 0 && pending != 0 ? status_before_reset.load(std::memory_order_acquire) : now;
-    }
-    case kShmLenLow:
-    case kShmLenHigh:
-    case kShmBaseLow:
-    case kShmBaseHigh:
-      return UINT32_MAX;  // section 4.2.2: no such shared memory region
-    default:
-      break;
+void MmioTransport::State::ShowConstants() {
+  Shown(kMagicValue) = kMagic;
+  Shown(kVersion) = kMmioVersion;
+  Shown(kDeviceId) = device->device_id();
+  Shown(kVendorId) = kVendor;
+  // Section 4.2.2: there is no such shared memory region.
+  for (uint64_t offset : {kShmLenLow, kShmLenHigh, kShmBaseLow, kShmBaseHigh}) {
+    Shown(offset) = UINT32_MAX;
   }
-  std::lock_guard lock(mutex);
+  // ConfigGeneration stays 0: no device of ours ever changes its configuration.
+  device->ReadConfig(0, {registers + kConfig, kMmioSize - kConfig});
+  ShowSelected();
+}
+
+void MmioTransport::State::ShowStatus() {
+  if (resets_pending.load() == 0) Shown(kStatus) = status.load(std::memory_order_relaxed);
+}
+
+void MmioTransport::State::ShowSelected() {
+  Shown(kDeviceFeatures) =
+      device_features_sel < 2 ? static_cast<uint32_t>(offered >> (32 * device_features_sel)) : 0;
   const QueueRegisters* queue = SelectedQueue();
-  switch (offset) {
-    case kDeviceFeatures:
-      return device_features_sel < 2 ? static_cast<uint32_t>(offered >> (32 * device_features_sel))
-                                     : 0;
-    case kQueueNumMax:
-      return queue != nullptr ? device->queue_max_sizes()[queue_sel] : 0;
-    case kQueueReady:
-      return queue != nullptr && queue->ready ? 1 : 0;
-    default:
-      // ConfigGeneration among them: no device of ours ever changes its configuration.
-      return 0;
-  }
+  Shown(kQueueNumMax) = queue != nullptr ? device->queue_max_sizes()[queue_sel] : 0;
+  Shown(kQueueReady) = queue != nullptr && queue->ready ? 1 : 0;
 }
 
 void MmioTransport::State::WriteRegister(uint64_t offset, uint32_t value) {
@@ -244,14 +246,14 @@ void MmioTransport::State::WriteRegister(uint64_t offset, uint32_t value) {
     return;
   }
   if (offset == kInterruptAck) {
-    interrupt_status.fetch_and(~value, std::memory_order_acq_rel);
+    Shown(kInterruptStatus).fetch_and(~value, std::memory_order_acq_rel);
     return;
   }
   std::unique_lock lock(mutex);
   if (offset == kStatus) return WriteStatus(value, &lock);
   if (offset == kDeviceFeaturesSel) {
     device_features_sel = value;
-    return;
+    return ShowSelected();
   }
   if (offset == kDriverFeaturesSel) {
     driver_features_sel = value;
@@ -259,7 +261,7 @@ void MmioTransport::State::WriteRegister(uint64_t offset, uint32_t value) {
   }
   if (offset == kQueueSel) {
     queue_sel = value;
-    return;
+    return ShowSelected();
   }
   const uint32_t now = status.load(std::memory_order_relaxed);
   if (offset == kDriverFeatures) {
@@ -274,7 +276,10 @@ void MmioTransport::State::WriteRegister(uint64_t offset, uint32_t value) {
   }
   QueueRegisters* queue = SelectedQueue();
   if (queue == nullptr) return;
-  if (offset == kQueueReady) return WriteQueueReady(queue, value, &lock);
+  if (offset == kQueueReady) {
+    WriteQueueReady(queue, value, &lock);
+    return ShowSelected();
+  }
   // Section 4.2.2.2: a queue that is ready must not be changed.
   if (queue->ready) return;
   QueueLayout& layout = queue->layout;
@@ -340,12 +345,13 @@ void MmioTransport::State::WriteStatus(uint32_t value, std::unique_lock<std::mut
     // Nothing but DRIVER_OK gives the device anything to drop: a probe's first reset costs no
     // hand-over.
     if ((now & kDriverOk) != 0) {
-      status_before_reset.store(now, std::memory_order_release);
       PostStop();
     } else {
-      interrupt_status.store(0, std::memory_order_release);
+      Shown(kInterruptStatus) = 0;
     }
     status.store(0, std::memory_order_release);
+    ShowStatus();
+    ShowSelected();
     AwaitStop(lock);
     return;
   }
@@ -357,6 +363,7 @@ void MmioTransport::State::WriteStatus(uint32_t value, std::unique_lock<std::mut
   }
   if (((now | added) & kFeaturesOk) == 0) added &= ~kDriverOk;
   status.fetch_or(added, std::memory_order_acq_rel);
+  ShowStatus();
   if ((added & kDriverOk) != 0) PostActivate();
 }
 
@@ -381,8 +388,9 @@ void MmioTransport::State::PostStop() {
     if (state->active) state->device->Reset();
     state->active = false;
     std::lock_guard lock(state->mutex);
-    state->interrupt_status.store(0, std::memory_order_release);
+    state->Shown(kInterruptStatus) = 0;
     state->resets_pending.fetch_sub(1, std::memory_order_acq_rel);
+    state->ShowStatus();
     state->reset_done.notify_all();
   });
 }
@@ -411,6 +419,7 @@ void MmioTransport::State::OnKick(size_t queue) {
 
 void MmioTransport::State::NeedReset() {
   const uint32_t before = status.fetch_or(kNeedsReset, std::memory_order_acq_rel);
+  ShowStatus();
   // Section 2.1.2: the driver is told if it is past DRIVER_OK, and once is enough.
   if ((before & kDriverOk) != 0 && (before & kNeedsReset) == 0) SignalConfigChange();
 }

@@ -19,6 +19,19 @@ inline constexpr uint64_t kMmioSize = 0x1000;
 // datamatch = queue).
 inline constexpr uint64_t kMmioQueueNotify = 0x50;
 
+// Registers that only take parameters: a write to them has no effect until one to another register
+// (QueueReady, Status) asks for it, so their writes may be collected and delivered before the next
+// other access of the same vCPU.
+struct RegisterRange {
+  uint64_t offset;
+  uint64_t size;  // bytes
+};
+inline constexpr RegisterRange kMmioParameters[] = {
+    {0x20, 8},     // DriverFeatures, DriverFeaturesSel
+    {0x38, 4},     // QueueNum
+    {0x80, 0x28},  // QueueDesc, QueueDriver, QueueDevice
+};
+
 // One device's register block. Read and Write are called by vCPU threads, any number at once.
 // Writes may come by KVM_REGISTER_COALESCED_MMIO but for QueueNotify, InterruptACK (0x64: a late
 // one would acknowledge what came after it) and Status (0x70).
@@ -34,7 +47,8 @@ class MmioTransport {
   // Errors: ERR_VIRTIO_EVENTFD, ERR_EVENT_LOOP.
   static Result<std::unique_ptr<MmioTransport>> Create(std::unique_ptr<Device> device,
                                                        const kvm::GuestMemory* memory,
-                                                       EventLoop* loop, UniqueFd irq);
+                                                       EventLoop* loop, UniqueFd irq,
+                                                       uint8_t* registers = nullptr);
   ~MmioTransport();
 
   // `offset`: bytes from the start of the block. Accesses that the specification does not allow

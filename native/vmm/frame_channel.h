@@ -72,8 +72,8 @@ class FrameChannel {
 
 // The bytes of a plain structure or integer, for a payload.
 template <typename T>
-  requires(!std::is_convertible_v<const T&, std::string_view>)
-std::span<const uint8_t> BytesOf(const T& value) {
+requires(!std::is_convertible_v<const T&, std::string_view>) std::span<const uint8_t> BytesOf(
+    const T& value) {
   return {reinterpret_cast<const uint8_t*>(&value), sizeof value};
 }
 inline std::span<const uint8_t> BytesOf(std::string_view text) {

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 #include "native/kvm/msrs.h"
@@ -12,6 +13,8 @@ namespace {
 
 // Interrupts KVM_RUN; its handler does nothing.
 constexpr int kKickSignal = SIGUSR1;
+
+constexpr uint32_t kRegisterSlot = 8;  // behind those of RAM
 
 constexpr size_t kSeedSize = 32;  // bytes: what the kernel's generator takes in
 
@@ -36,6 +39,7 @@ Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system,
                                                  KernelLog* log) {
   CLEARVM_ASSIGN(kvm::Vm vm, system.CreateVm());
   CLEARVM_ASSIGN(kvm::GuestMemory memory, kvm::GuestMemory::Create(config.memory, config.backing));
+  memory.AdviseHugePages(0, UINT64_MAX);
   std::unique_ptr<Machine> machine(
       new Machine(std::move(vm), std::move(memory), config, timeline, log));
   Machine* self = machine.get();
@@ -49,6 +53,8 @@ Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system,
       pins,
       [self](std::span<const kvm::MsiRoute> routes) { return self->vm_.SetMsiRoutes(routes); });
   CLEARVM_RETURN_IF_ERROR(self->vm_.AddMemory(self->memory_));
+
+  CLEARVM_RETURN_IF_ERROR(self->ShareRegisters(system));
 
   CLEARVM_ASSIGN(kvm::CpuidTable supported, system.SupportedCpuid());
   kvm::CpuidPolicy policy;
@@ -68,8 +74,25 @@ Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system,
     }
     self->vcpus_.push_back(std::move(vcpu));
   }
+  self->collected_ = self->vcpus_[0].coalesced_ring(system.CheckExtension(KVM_CAP_COALESCED_MMIO));
+  if (self->collected_ != nullptr) {
+    CLEARVM_RETURN_IF_ERROR(self->vm_.AddCoalescedMmio(kvm::kIoapicAddress, 4));  // IOREGSEL
+  }
   timeline->Stamp(CLEARVM_TIME_VM_CREATED);
   return machine;
+}
+
+// The devices' register blocks are read-only memory to the guest: probing a device reads some 20
+// registers, and each interrupt one, none of which then costs an exit to user space. Writes exit as
+// ever.
+Result<void> Machine::ShareRegisters(const kvm::System& system) {
+  const size_t size = config_.devices * virtio::kMmioSize;
+  void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (address == MAP_FAILED) return SystemError("ERR_VMM", "mmap", "cannot map device registers");
+  registers_ = UniqueMapping(address, size);
+  if (system.CheckExtension(KVM_CAP_READONLY_MEM) == 0) return {};
+  const kvm::MemoryRegion region{kvm::kMmioHoleStart, size, registers_.data(), 0};
+  return vm_.SetMemorySlot(kRegisterSlot, region, true);
 }
 
 Machine::~Machine() {
@@ -83,11 +106,18 @@ Result<void> Machine::AddDevice(std::unique_ptr<virtio::Device> device, EventLoo
   const size_t index = devices_.size();
   CLEARVM_ASSIGN(UniqueFd irq, NewEventFd());
   CLEARVM_ASSIGN(auto transport,
-                 virtio::MmioTransport::Create(std::move(device), &memory_, loop, std::move(irq)));
+                 virtio::MmioTransport::Create(std::move(device), &memory_, loop, std::move(irq),
+                                               registers_.data() + index * virtio::kMmioSize));
   CLEARVM_RETURN_IF_ERROR(vm_.AddIrqFd(transport->irq_fd(), DeviceIrq(index)));
   for (size_t queue = 0; queue < transport->queue_count(); queue++) {
     CLEARVM_RETURN_IF_ERROR(vm_.AddIoEventFd(
         transport->kick_fd(queue), DeviceAddress(index) + virtio::kMmioQueueNotify, 4, queue));
+  }
+  if (collected_ != nullptr) {
+    for (const virtio::RegisterRange& range : virtio::kMmioParameters) {
+      CLEARVM_RETURN_IF_ERROR(vm_.AddCoalescedMmio(DeviceAddress(index) + range.offset,
+                                                   static_cast<uint32_t>(range.size)));
+    }
   }
   devices_.push_back(std::move(transport));
   return {};

@@ -74,6 +74,9 @@ class Machine {
   std::optional<VmEnd> RunVcpu(kvm::Vcpu& vcpu);
   std::optional<VmEnd> HandlePort(kvm::Vcpu& vcpu);
   std::optional<VmEnd> HandleMmio(kvm_run& run);
+  std::optional<VmEnd> WriteMmio(uint64_t address, std::span<const uint8_t> data);
+  std::optional<VmEnd> TakeCollectedWrites();
+  Result<void> ShareRegisters(const kvm::System& system);
   void WaitWhilePaused();
   void KickVcpus();
   void ReadKvmStatistics(const kvm::Vcpu& vcpu);
@@ -83,10 +86,14 @@ class Machine {
   Timeline* timeline_;
   KernelLog* log_;
   kvm::GuestMemory memory_;  // outlives the VM
+  UniqueMapping registers_;  // of all devices; the guest reads them without an exit
   kvm::Vm vm_;
   std::unique_ptr<kvm::Ioapic> ioapic_;
   std::vector<std::unique_ptr<virtio::MmioTransport>> devices_;
   std::vector<kvm::Vcpu> vcpus_;
+  std::mutex collected_mutex_;
+  kvm_coalesced_mmio_ring* collected_ =
+      nullptr;  // writes that KVM has collected; nullptr: it collects none
 
   OnVmEnd on_end_;
   bool confine_ = false;

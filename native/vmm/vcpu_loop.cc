@@ -45,6 +45,7 @@ std::optional<VmEnd> Machine::RunVcpu(kvm::Vcpu& vcpu) {
   while (!end && !stopping_.load(std::memory_order_relaxed)) {
     auto event = vcpu.Run();
     if (!event.ok()) return VmEnd{CLEARVM_FAILURE_KVM, event.error().message};
+    if ((end = TakeCollectedWrites())) return end;
     if (event.value() == kvm::Vcpu::Event::kInterrupted) {
       counters_[kInterruptedExits]++;
       vcpu.ClearExitRequest();
@@ -115,24 +116,48 @@ std::optional<VmEnd> Machine::HandleMmio(kvm_run& run) {
   const uint32_t length =
       run.mmio.len <= sizeof run.mmio.data ? run.mmio.len : sizeof run.mmio.data;
   const std::span<uint8_t> data(run.mmio.data, length);
+  if (run.mmio.is_write) return WriteMmio(address, data);
   const uint64_t device = (address - kvm::kMmioHoleStart) / virtio::kMmioSize;
   if (address >= kvm::kMmioHoleStart && device < devices_.size()) {
-    const uint64_t offset = address - DeviceAddress(device);
-    if (run.mmio.is_write)
-      devices_[device]->Write(offset, data);
-    else
-      devices_[device]->Read(offset, data);
+    devices_[device]->Read(address - DeviceAddress(device), data);
   } else if (address >= kvm::kIoapicAddress && address < kvm::kIoapicAddress + kvm::kIoapicSize) {
-    const uint64_t offset = address - kvm::kIoapicAddress;
-    if (!run.mmio.is_write) {
-      ioapic_->Read(offset, data);
-    } else if (auto written = ioapic_->Write(offset, data); !written.ok()) {
-      return VmEnd{CLEARVM_FAILURE_KVM, written.error().message};
-    }
-  } else if (!run.mmio.is_write) {
+    ioapic_->Read(address - kvm::kIoapicAddress, data);
+  } else {
     std::memset(data.data(), 0xff, data.size());
   }
   return {};
+}
+
+std::optional<VmEnd> Machine::WriteMmio(uint64_t address, std::span<const uint8_t> data) {
+  const uint64_t device = (address - kvm::kMmioHoleStart) / virtio::kMmioSize;
+  if (address >= kvm::kMmioHoleStart && device < devices_.size()) {
+    devices_[device]->Write(address - DeviceAddress(device), data);
+  } else if (address >= kvm::kIoapicAddress && address < kvm::kIoapicAddress + kvm::kIoapicSize) {
+    auto written = ioapic_->Write(address - kvm::kIoapicAddress, data);
+    if (!written.ok()) return VmEnd{CLEARVM_FAILURE_KVM, written.error().message};
+  }
+  return {};
+}
+
+// Whatever the guest does next that exits, it has done these writes before.
+std::optional<VmEnd> Machine::TakeCollectedWrites() {
+  if (collected_ == nullptr) return {};
+  constexpr uint32_t kEntries =
+      (4096 - sizeof(kvm_coalesced_mmio_ring)) / sizeof(kvm_coalesced_mmio);  // as KVM counts them
+  std::lock_guard lock(collected_mutex_);
+  for (;;) {
+    const uint32_t first = collected_->first;
+    if (first >= kEntries ||
+        first == std::atomic_ref<uint32_t>(collected_->last).load(std::memory_order_acquire)) {
+      return {};
+    }
+    const kvm_coalesced_mmio& write = collected_->coalesced_mmio[first];
+    const uint32_t length = write.len <= sizeof write.data ? write.len : sizeof write.data;
+    auto end = WriteMmio(write.phys_addr, {write.data, length});
+    std::atomic_ref<uint32_t>(collected_->first)
+        .store((first + 1) % kEntries, std::memory_order_release);
+    if (end) return end;
+  }
 }
 
 void Machine::WaitWhilePaused() {

@@ -1,0 +1,161 @@
+// npm run perf: measures start-up, exits, memory and 9p on the lab's instruction clock, beside runc, crun and QEMU.
+// Prints a JSON object a line, then a table; exits with 1 if a figure exceeds its limit. docs/benchmarks/ tells how to read them.
+//
+//   npm run perf -- [--only cold,exits,memory,p9,crun,runc,microvm]
+
+import { execFileSync } from 'node:child_process';
+import {
+  closeSync,
+  copyFileSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  existsSync,
+  openSync,
+  rmSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Writable } from 'node:stream';
+import { parseArgs } from 'node:util';
+const debianRoot = async () => '/usr/share/doc';
+import { defaultFiles } from './lab/files.mjs';
+import { Lab } from './lab/machine.mjs';
+
+const PROJECT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const LAB_MEMORY_MIB = 6144;
+const BIG_FILE_BYTES = 256 << 20;
+
+/** The promised figures. A string names the figure of the same run that is not to be exceeded. */
+const LIMITS = {
+  'cold.total': 56,
+  'cold.spawn': 8,
+  'cold.kernel': 28,
+  'cold.exits': 500,
+  'cold.exits.user': 60,
+  'vmm.pss': 4,
+  'guest.touched': 24,
+  'p9.read': 'peer.microvm.p9.read',
+  'p9.find': 'peer.microvm.p9.find',
+};
+
+/** Builds the workloads and what is measured on into `directory`. */
+function prepare(directory) {
+  const source = (name) => path.join(PROJECT, 'test/perf', name);
+  const at = (name) => path.join(directory, name);
+  const run = (...command) =>
+    execFileSync(command[0], command.slice(1), { stdio: ['ignore', 'ignore', 'inherit'] });
+  run(
+    'gcc',
+    '-O2',
+    '-static',
+    '-nostdlib',
+    '-fno-stack-protector',
+    source('ready.c'),
+    '-o',
+    at('ready'),
+  );
+  run('gcc', '-O2', '-static', source('p9bench.c'), '-o', at('p9bench'));
+  for (const name of ['ready', 'p9bench']) {
+    run(process.execPath, path.join(PROJECT, 'rootfs/mkcpio.mjs'), at(name), at(`${name}.cpio`));
+  }
+  mkdirSync(at('root/bin'), { recursive: true });
+  copyFileSync('/bin/busybox', at('root/bin/busybox'));
+  copyFileSync(at('ready'), at('root/ready'));
+  run('tar', '-C', at('root'), '-cf', at('root.tar'), '.');
+  const big = openSync(at('big'), 'w');
+  ftruncateSync(big, BIG_FILE_BYTES);
+  closeSync(big);
+  return {
+    rootArchive: at('root.tar'),
+    ready: at('ready'),
+    p9bench: at('p9bench'),
+    peerInitramfs: at('ready.cpio'),
+    p9Initramfs: at('p9bench.cpio'),
+    kernel: path.join(PROJECT, 'build/guest/vmlinux'),
+    data: '/data',
+    big: at('big'),
+  };
+}
+
+/** Runs the measurements in a lab, calling `onFigure` with each as it comes. */
+async function measure(config, only, onFigure) {
+  const own = defaultFiles(PROJECT);
+  const wantsPeers = (name) => !only || only.includes(name);
+  const files = [
+    ...own.files,
+    path.join(PROJECT, 'test/perf/inside.mjs'),
+    ...['rootArchive', 'ready', 'p9bench', 'peerInitramfs', 'p9Initramfs'].map(
+      (name) => config[name],
+    ),
+    '/usr/bin/flock',
+    '/usr/bin/runc',
+    '/usr/sbin/runc',
+    '/usr/bin/crun',
+    '/usr/bin/qemu-system-x86_64',
+  ];
+  const trees = [...own.trees, '/usr/share/qemu', '/usr/share/seabios'];
+  if (wantsPeers('p9')) {
+    files.push(`${config.big}:/data/big`);
+    trees.push(`${await debianRoot()}:/data/tree`);
+  }
+  const lab = await Lab.start({
+    icount: true,
+    memory: LAB_MEMORY_MIB,
+    files: files.filter((file) => existsSync(file.split(':')[0])),
+    trees: trees.filter((tree) => existsSync(tree.split(':')[0])),
+  });
+  try {
+    let rest = '';
+    const inside = path.join(PROJECT, 'test/perf/inside.mjs');
+    const { status, stderr } = await lab.run(
+      ['node', inside, JSON.stringify({ ...config, only })],
+      {
+        stdout: new Writable({
+          write(chunk, _encoding, done) {
+            const lines = (rest + chunk).split('\n');
+            rest = lines.pop();
+            for (const line of lines) onFigure(JSON.parse(line));
+            done();
+          },
+        }),
+      },
+    );
+    if (status !== 0) throw new Error(`the measurements failed (status ${status}): ${stderr}`);
+  } finally {
+    await lab.close();
+  }
+}
+
+function table(figures) {
+  const rows = figures.filter(({ value }) => value !== null);
+  const width = Math.max(...rows.map(({ name }) => name.length));
+  return rows
+    .map(({ name, value, unit, limit }) => {
+      const verdict =
+        limit === undefined ? '' : value <= limit ? `at most ${limit}` : `OVER ${limit}`;
+      return `${name.padEnd(width)}  ${String(value).padStart(12)} ${unit.padEnd(10)} ${verdict}`.trimEnd();
+    })
+    .join('\n');
+}
+
+const { values } = parseArgs({ options: { only: { type: 'string' } } });
+const directory = mkdtempSync(path.join(tmpdir(), 'clearvm-perf-'));
+const figures = [];
+try {
+  await measure(prepare(directory), values.only?.split(','), (figure) => figures.push(figure));
+} finally {
+  rmSync(directory, { recursive: true });
+}
+const valueOf = (name) => figures.find((figure) => figure.name === name)?.value;
+for (const figure of figures) {
+  const limit = LIMITS[figure.name];
+  if (limit !== undefined) figure.limit = typeof limit === 'string' ? valueOf(limit) : limit;
+  console.log(JSON.stringify(figure));
+}
+console.log(`\n${table(figures)}`);
+const broken = figures.filter(
+  ({ value, limit }) => value === null || (limit !== undefined && value > limit),
+);
+if (broken.length > 0) process.exitCode = 1;
