@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "native/jail/jail.h"
 #include "native/kvm/probe.h"
@@ -26,18 +27,20 @@ int Complain(const clearvm::Error& error) {
 }
 
 void PrintTimeline(const clearvm::vmm::Timeline& timeline) {
-  static constexpr const char* kNames[] = {"",           "vmm.start",     "vmm.jailed",
-                                           "vm.created", "kernel.loaded", "guest.entry",
-                                           "init",       "agent.ready"};
+  static constexpr std::pair<clearvm_timeline, const char*> kPoints[] = {
+      {CLEARVM_TIME_VMM_START, "vmm.start"},         {CLEARVM_TIME_VMM_JAILED, "vmm.jailed"},
+      {CLEARVM_TIME_KERNEL_LOADED, "kernel.loaded"}, {CLEARVM_TIME_VM_CREATED, "vm.created"},
+      {CLEARVM_TIME_GUEST_ENTRY, "guest.entry"},     {CLEARVM_TIME_INIT, "init"},
+      {CLEARVM_TIME_AGENT_READY, "agent.ready"},
+  };
   const uint64_t start = timeline.At(CLEARVM_TIME_VMM_START);
-  for (int point = CLEARVM_TIME_VMM_START; point <= CLEARVM_TIME_AGENT_READY; point++) {
-    const uint64_t at = timeline.At(static_cast<clearvm_timeline>(point));
-    if (at != 0) {
-      char line[64];
-      std::snprintf(line, sizeof line, "%-14s %9.3f ms\n", kNames[point],
-                    static_cast<double>(at - start) / 1e6);
-      Print(line);
-    }
+  for (const auto& [point, name] : kPoints) {
+    const uint64_t at = timeline.At(point);
+    if (at == 0) continue;
+    char line[64];
+    std::snprintf(line, sizeof line, "%-14s %9.3f ms\n", name,
+                  static_cast<double>(at - start) / 1e6);
+    Print(line);
   }
 }
 

@@ -38,7 +38,7 @@ enum clearvm_timeline {
   CLEARVM_TIME_VMM_START = 1,    /* main() of clearvm-vmm */
   CLEARVM_TIME_VMM_JAILED = 2,   /* the jail is entered */
   CLEARVM_TIME_VM_CREATED = 3,   /* KVM_CREATE_VM and the memory are done */
-  CLEARVM_TIME_KERNEL_LOADED = 4,
+  CLEARVM_TIME_KERNEL_LOADED = 4, /* into memory; before VM_CREATED */
   CLEARVM_TIME_GUEST_ENTRY = 5,  /* just before the first KVM_RUN */
   CLEARVM_TIME_INIT = 6,         /* init's first instructions (CLEARVM_STAMP_INIT) */
   CLEARVM_TIME_AGENT_READY = 7,  /* READY received */

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 
 #include "native/kvm/msrs.h"
 #include "native/vmm/command_line.h"
@@ -15,8 +14,6 @@ namespace {
 constexpr int kKickSignal = SIGUSR1;
 
 constexpr uint32_t kRegisterSlot = 8;  // behind those of RAM
-
-constexpr size_t kSeedSize = 32;  // bytes: what the kernel's generator takes in
 
 Result<UniqueFd> NewEventFd() {
   UniqueFd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -34,14 +31,11 @@ Machine::Machine(kvm::Vm vm, kvm::GuestMemory memory, const MachineConfig& confi
       memory_(std::move(memory)),
       vm_(std::move(vm)) {}
 
-Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system,
-                                                 const MachineConfig& config, Timeline* timeline,
-                                                 KernelLog* log) {
-  CLEARVM_ASSIGN(kvm::Vm vm, system.CreateVm());
-  CLEARVM_ASSIGN(kvm::GuestMemory memory, kvm::GuestMemory::Create(config.memory, config.backing));
-  memory.AdviseHugePages(0, UINT64_MAX);
+Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system, kvm::Vm vm,
+                                                 GuestImage image, const MachineConfig& config,
+                                                 Timeline* timeline, KernelLog* log) {
   std::unique_ptr<Machine> machine(
-      new Machine(std::move(vm), std::move(memory), config, timeline, log));
+      new Machine(std::move(vm), std::move(image.memory), config, timeline, log));
   Machine* self = machine.get();
   CLEARVM_RETURN_IF_ERROR(self->vm_.SetTssAddress());
   // The IOAPIC is set up by dozens of accesses when it is KVM's and by a few when it is ours
@@ -78,6 +72,13 @@ Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system,
   if (self->collected_ != nullptr) {
     CLEARVM_RETURN_IF_ERROR(self->vm_.AddCoalescedMmio(kvm::kIoapicAddress, 4));  // IOREGSEL
   }
+  kvm::LongModeEntry state;
+  state.rip = image.entry.rip;
+  state.rsi = image.entry.rsi;
+  state.cr3 = image.entry.cr3;
+  state.gdt_address = image.entry.gdt_address;
+  state.gdt_limit = image.entry.gdt_limit;
+  CLEARVM_RETURN_IF_ERROR(self->vcpus_[0].EnterLongMode(state));
   timeline->Stamp(CLEARVM_TIME_VM_CREATED);
   return machine;
 }
@@ -120,31 +121,6 @@ Result<void> Machine::AddDevice(std::unique_ptr<virtio::Device> device, EventLoo
     }
   }
   devices_.push_back(std::move(transport));
-  return {};
-}
-
-Result<void> Machine::LoadKernel(const KernelConfig& config) {
-  std::array<uint8_t, kSeedSize> seed;
-  if (::getrandom(seed.data(), seed.size(), 0) != static_cast<ssize_t>(seed.size())) {
-    return SystemError("ERR_VMM", "getrandom", "cannot seed the guest's random numbers");
-  }
-  boot::BootOptions options;
-  options.kernel_fd = config.kernel_fd;
-  options.initrd_fd = config.initrd_fd;
-  options.command_line =
-      KernelCommandLine(config_.cpus, devices_.size(), config.debug, config.extra);
-  options.cpus = config_.cpus;
-  options.irq_pins = DeviceIrq(config_.devices);
-  options.seed = seed;
-  CLEARVM_ASSIGN(const boot::BootEntry entry, boot::Load(memory_, options));
-  kvm::LongModeEntry state;
-  state.rip = entry.rip;
-  state.rsi = entry.rsi;
-  state.cr3 = entry.cr3;
-  state.gdt_address = entry.gdt_address;
-  state.gdt_limit = entry.gdt_limit;
-  CLEARVM_RETURN_IF_ERROR(vcpus_[0].EnterLongMode(state));
-  timeline_->Stamp(CLEARVM_TIME_KERNEL_LOADED);
   return {};
 }
 

@@ -13,44 +13,29 @@
 #include <string>
 #include <vector>
 
-#include "native/boot/boot.h"
 #include "native/kvm/ioapic.h"
 #include "native/kvm/memory.h"
 #include "native/kvm/system.h"
 #include "native/virtio/mmio.h"
+#include "native/vmm/guest_image.h"
 #include "native/vmm/kernel_log.h"
 #include "native/vmm/timeline.h"
 #include "native/vmm/vm_end.h"
 
 namespace clearvm::vmm {
 
-struct MachineConfig {
-  uint32_t cpus = 1;
-  uint64_t memory = 0;  // bytes
-  kvm::Backing backing = kvm::Backing::kMemfd;
-  size_t devices = 0;        // how many AddDevice calls follow
-  bool count_exits = false;  // ask KVM for its statistics when init starts
-};
-
-struct KernelConfig {
-  int kernel_fd = -1;
-  int initrd_fd = -1;  // -1: none
-  bool debug = false;
-  std::string extra;  // for the command line
-};
-
 // Set up on one thread, in the order of the members; then Start.
 class Machine {
  public:
-  static Result<std::unique_ptr<Machine>> Create(const kvm::System& system,
-                                                 const MachineConfig& config, Timeline* timeline,
-                                                 KernelLog* log);
+  // Takes `vm`, which is empty, and `image` over.
+  static Result<std::unique_ptr<Machine>> Create(const kvm::System& system, kvm::Vm vm,
+                                                 GuestImage image, const MachineConfig& config,
+                                                 Timeline* timeline, KernelLog* log);
   // Stops the vCPUs and waits for their threads.
   ~Machine();
 
-  // The device's thread is whoever runs `loop`. At most MachineConfig::devices times.
+  // The device's thread is whoever runs `loop`. MachineConfig::devices times.
   Result<void> AddDevice(std::unique_ptr<virtio::Device> device, EventLoop* loop);
-  Result<void> LoadKernel(const KernelConfig& config);
 
   // Runs every vCPU on a thread of its own. `on_end` is called (on such a thread) when the guest
   // has ended by itself; vCPU threads confine themselves to their system calls if `confine`.

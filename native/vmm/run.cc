@@ -159,15 +159,19 @@ class Vmm {
     CLEARVM_ASSIGN(jail::Entered entered, EnterJail());
     timeline_->Stamp(CLEARVM_TIME_VMM_JAILED);
 
+    failure_ = CLEARVM_FAILURE_KERNEL;
+    CLEARVM_ASSIGN(GuestImage image, LoadGuest(config, {kernel.get(), initrd.get(), options_.debug,
+                                                        options_.command_line}));
+    timeline_->Stamp(CLEARVM_TIME_KERNEL_LOADED);
+
     failure_ = CLEARVM_FAILURE_KVM;
-    CLEARVM_ASSIGN(machine_, Machine::Create(system, config, timeline_, &log_));
+    CLEARVM_ASSIGN(kvm::Vm vm, system.CreateVm());
+    CLEARVM_ASSIGN(machine_, Machine::Create(system, std::move(vm), std::move(image), config,
+                                             timeline_, &log_));
     session_->AttachMachine(machine_.get());
     failure_ = CLEARVM_FAILURE_DEVICE;
     CLEARVM_RETURN_IF_ERROR(AddExports(std::move(entered)));
     CLEARVM_RETURN_IF_ERROR(AddIoDevices(io_loop, std::move(vsock)));
-    failure_ = CLEARVM_FAILURE_KERNEL;
-    CLEARVM_RETURN_IF_ERROR(
-        machine_->LoadKernel({kernel.get(), initrd.get(), options_.debug, options_.command_line}));
 
     failure_ = CLEARVM_FAILURE_JAIL;
     if (Jailed()) {
