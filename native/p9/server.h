@@ -15,14 +15,17 @@ namespace clearvm::p9 {
 
 // How file ownership reaches the guest.
 enum class Ownership {
-  kHost,    // host uids and gids are the guest's (the server has CAP_CHOWN, CAP_FOWNER, CAP_DAC_OVERRIDE, CAP_MKNOD)
-  kXattrs,  // kept in user xattrs (an unprivileged server): every host file belongs to the server's user
+  kHost,    // host uids and gids are the guest's (the server has CAP_CHOWN, CAP_FOWNER,
+            // CAP_DAC_OVERRIDE, CAP_MKNOD)
+  kXattrs,  // kept in user xattrs (an unprivileged server): every host file belongs to the server's
+            // user
 };
 
 struct Export {
   UniqueFd root;  // an O_PATH or O_RDONLY directory fd: nothing outside it is ever reached
-  // An O_PATH fd of this process's /proc/self/fd, through which O_PATH fds are reopened for I/O. In the jail it comes
-  // from a procfs of its own (jail::Entered); invalid: Create opens /proc/self/fd itself.
+  // An O_PATH fd of this process's /proc/self/fd, through which O_PATH fds are reopened for I/O. In
+  // the jail it comes from a procfs of its own (jail::Entered); invalid: Create opens /proc/self/fd
+  // itself.
   UniqueFd proc_self_fd;
   bool read_only = false;
   Ownership ownership = Ownership::kHost;
@@ -37,11 +40,12 @@ class Server {
   static Result<std::unique_ptr<Server>> Create(Export config);
   ~Server();
 
-  // Serves one request. `request`: the T-message, possibly scattered; `reply`: writable space, possibly scattered,
-  // for the R-message. Both may be guest memory that changes at any time: everything but bulk data is copied once,
-  // then checked. Bulk data of Tread and Twrite moves between file and buffers with preadv/pwritev, uncopied.
-  // Returns the bytes of `reply` that were filled; 0 when not even an Rlerror fits. Never fails otherwise: whatever
-  // is wrong with a message is answered with Rlerror.
+  // Serves one request. `request`: the T-message, possibly scattered; `reply`: writable space,
+  // possibly scattered, for the R-message. Both may be guest memory that changes at any time:
+  // everything but bulk data is copied once, then checked. Bulk data of Tread and Twrite moves
+  // between file and buffers with preadv/pwritev, uncopied. Returns the bytes of `reply` that were
+  // filled; 0 when not even an Rlerror fits. Never fails otherwise: whatever is wrong with a
+  // message is answered with Rlerror.
   size_t Handle(std::span<const iovec> request, std::span<const iovec> reply);
 
   // Forgets every fid, as a new Tversion does.
