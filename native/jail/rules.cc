@@ -11,9 +11,10 @@ namespace {
 
 // What the C library needs of any thread: locks, the heap, signal return, the end.
 void AddCommon(std::vector<Rule>& rules) {
-  for (uint32_t number : {SYS_read, SYS_write, SYS_futex, SYS_close, SYS_epoll_wait, SYS_epoll_ctl,
-                          SYS_brk, SYS_munmap, SYS_madvise, SYS_rt_sigreturn, SYS_rt_sigprocmask,
-                          SYS_clock_gettime, SYS_exit, SYS_exit_group, SYS_restart_syscall}) {
+  for (uint32_t number :
+       {SYS_read, SYS_write, SYS_futex, SYS_close, SYS_epoll_wait, SYS_epoll_ctl, SYS_brk,
+        SYS_munmap, SYS_mremap, SYS_madvise, SYS_rt_sigreturn, SYS_rt_sigprocmask,
+        SYS_clock_gettime, SYS_exit, SYS_exit_group, SYS_restart_syscall}) {
     rules.push_back({number});
   }
   // The heap grows by these; nothing is ever made executable.
