@@ -1,0 +1,148 @@
+// `clearvm run` from end to end: on the lab's KVM, with the real kernel, VMM and init.
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { IMAGE, startHost, until, type Host } from './support.js';
+
+let host: Host;
+beforeAll(async () => {
+  host = await startHost();
+});
+afterAll(() => host?.close());
+
+describe('exit status', () => {
+  test.each([
+    [['true'], 0],
+    [['sh', '-c', 'exit 7'], 7],
+    [['sh', '-c', 'kill -USR1 $$'], 128 + 10],
+  ])('%j exits with %i, and says nothing', async (command, status) => {
+    const before = await host.traces();
+    expect(await host.clearvm(['run', IMAGE, ...command])).toEqual({
+      status,
+      stdout: '',
+      stderr: '',
+    });
+    expect(await host.traces()).toBe(before);
+  });
+
+  test.each([
+    [['/etc/passwd'], 126, /\/etc\/passwd/],
+    [['no-such-program'], 127, /no-such-program/],
+  ])('%j exits with %i, and says why', async (command, status, message) => {
+    const before = await host.traces();
+    const outcome = await host.clearvm(['run', IMAGE, ...command]);
+    expect(outcome).toMatchObject({ status, stdout: '' });
+    expect(outcome.stderr).toMatch(message);
+    expect(outcome.stderr.trim().split('\n')).toHaveLength(1);
+    expect(await host.traces()).toBe(before);
+  });
+});
+
+describe('streams', () => {
+  test('100 MiB go through `cat` unchanged, and end-of-file goes in', async () => {
+    const { status, stdout, stderr } = await host.shell(`
+      set -o pipefail
+      yes | head -c 100M > /tmp/input
+      sha256sum < /tmp/input
+      clearvm run -i ${IMAGE} cat < /tmp/input | sha256sum
+      status=$?; rm /tmp/input; exit $status`);
+    expect(stderr).toBe('');
+    expect(status).toBe(0);
+    const [sent, received] = stdout.split('\n');
+    expect(received).toBe(sent);
+  });
+
+  test('end-of-file comes out while the command still runs', async () => {
+    // The command is told to end only after its closed stdout has been seen here.
+    const { status, stdout } = await host.shell(`
+      mkfifo /tmp/fifo; exec 3<>/tmp/fifo
+      clearvm run -i ${IMAGE} sh -c 'echo out; exec >&-; read line; exit 3' <&3 |
+        { cat; echo end-of-file; echo go >&3; }
+      exit "\${PIPESTATUS[0]}"`);
+    expect(stdout).toBe('out\nend-of-file\n');
+    expect(status).toBe(3);
+  });
+
+  test('a reader that goes away ends the writer', async () => {
+    const { status, stdout } = await host.shell(
+      `clearvm run ${IMAGE} yes | head -n 1; exit "\${PIPESTATUS[0]}"`,
+    );
+    expect(stdout).toBe('y\n');
+    expect(status).toBe(128 + 13);
+  });
+});
+
+describe('signals', () => {
+  test('SIGTERM and SIGINT reach the command', async () => {
+    const { output, result, signal } = host.start([
+      ...['run', IMAGE, 'sh', '-c'],
+      'trap "echo got TERM" TERM; trap "echo got INT; exit 3" INT; echo ready; while :; do sleep 0.1; done',
+    ]);
+    await output.until('ready');
+    await signal('TERM');
+    await output.until('got TERM');
+    await signal('INT');
+    expect((await result).status).toBe(3);
+    expect(output.text).toBe('ready\ngot TERM\ngot INT\n');
+  });
+
+  test('SIGKILL of the command line leaves no VM after two seconds, and the next run tidies up', async () => {
+    const before = await host.traces();
+    const { output, result, signal } = host.start([
+      'run',
+      IMAGE,
+      'sh',
+      '-c',
+      'echo up; sleep 1000',
+    ]);
+    await output.until('up');
+    expect(await host.vmms()).not.toEqual([]);
+    await signal('KILL');
+    const killed = Date.now();
+    await until(async () => (await host.vmms()).length === 0);
+    expect(Date.now() - killed).toBeLessThan(2000);
+    expect((await result).status).toBe(128 + 9);
+    expect((await host.clearvm(['run', IMAGE, 'true'])).status).toBe(0);
+    expect(await host.traces()).toBe(before);
+  });
+});
+
+describe('options', () => {
+  test('-e --env-file -w -u --hostname --cpus --memory, stdout and stderr apart', async () => {
+    const { status, stdout, stderr } = await host.shell(`
+      printf '# a comment\\nFROM_FILE=file\\nBOTH=file\\nPASSED_ON\\n' > /tmp/variables
+      export PASSED_ON='of the shell' GIVEN='by name'
+      clearvm run -e 'SET=a b=c' -e GIVEN -e BOTH=option --env-file /tmp/variables \\
+        -w /home/new -u nobody:tty --hostname some-host --cpus 2 --memory 200m ${IMAGE} sh -c '
+          echo "$SET|$GIVEN|$BOTH|$FROM_FILE|$PASSED_ON"
+          pwd; id -un; id -gn; hostname; nproc
+          sed -n "s/^MemTotal: *\\([0-9]*\\) kB/\\1/p" /proc/meminfo
+          echo "to stderr" >&2'`);
+    expect(stderr).toBe('to stderr\n');
+    expect(status).toBe(0);
+    const lines = stdout.trim().split('\n');
+    const memory = Number(lines.pop());
+    expect(lines).toEqual([
+      'a b=c|by name|option|file|of the shell',
+      ...['/home/new', 'nobody', 'tty', 'some-host', '2'],
+    ]);
+    // The kernel keeps some for itself.
+    expect(memory).toBeGreaterThan(150 * 1024);
+    expect(memory).toBeLessThan(200 * 1024);
+  });
+
+  test('--entrypoint, and --timings in their order', async () => {
+    const { status, stdout, stderr } = await host.clearvm([
+      ...['run', '--timings', '--entrypoint', 'echo', IMAGE, 'from', 'echo'],
+    ]);
+    expect(stdout).toBe('from echo\n');
+    expect(status).toBe(0);
+    const [heading, ...rows] = stderr.trimEnd().split('\n');
+    expect(heading).toMatch(/at ms +step ms +point/);
+    const points = rows.map((row) => row.trim().split(/\s+/));
+    const times = points.map(([at]) => Number(at));
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+    expect(points.map(([, , point]) => point)).toEqual(
+      expect.arrayContaining(['request', 'prepared', 'started', 'exited', 'cleaned']),
+    );
+  });
+});
