@@ -17,7 +17,8 @@ export const command: Command = {
     quiet: { type: 'boolean', short: 'q', describe: 'No progress bars' },
   },
   operands: [1, 2],
-  failureStatus: 1,
+  // Not docker's 1: a script that loads and then runs need not tell the two apart.
+  failureStatus: 125,
   examples: [
     ['clearvm import rootfs.tar.gz app:1', 'from a file'],
     ['debootstrap bookworm root && tar -C root -c . | clearvm import - debian:12', 'from a pipe'],

@@ -21,7 +21,8 @@ export const command: Command = {
     quiet: { type: 'boolean', short: 'q', describe: 'No progress bars' },
   },
   operands: [0, 0],
-  failureStatus: 1,
+  // Not docker's 1: a script that loads and then runs need not tell the two apart.
+  failureStatus: 125,
   examples: [
     ['clearvm load -i debian.tar', 'from a file; gzip, zstd, xz and bzip2 are unpacked'],
     ['docker save debian:12 | clearvm load', 'from docker'],
