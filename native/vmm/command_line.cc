@@ -19,6 +19,7 @@ constexpr const char* kArguments[] = {
     "reboot=t",           // ... and so does a reboot: by a triple fault, which needs no device
     "percpu_alloc=page",  // the embedded allocator reserves and clears far more (docs/benchmarks)
     "no_timer_check",     // there is no PIT whose ticks could be counted
+    "swiotlb=noforce",    // no device needs the 64 MiB of bounce buffers of a guest beyond 4 GiB
 };
 
 }  // namespace
