@@ -1,7 +1,7 @@
 // `clearvm run` from end to end: on the lab's KVM, with the real kernel, VMM and init.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { IMAGE, startHost, until, type Host } from './support.js';
+import { IMAGE, PROJECT, startHost, until, type Host } from './support.js';
 
 let host: Host;
 beforeAll(async () => {
@@ -52,12 +52,19 @@ describe('streams', () => {
   });
 
   test('end-of-file comes out while the command still runs', async () => {
-    // The command is told to end only after its closed stdout has been seen here.
-    const { status, stdout } = await host.shell(`
-      mkfifo /tmp/fifo; exec 3<>/tmp/fifo
-      clearvm run -i ${IMAGE} sh -c 'echo out; exec >&-; read line; exit 3' <&3 |
-        { cat; echo end-of-file; echo go >&3; }
-      exit "\${PIPESTATUS[0]}"`);
+    // By the library: the command line keeps its own stdout open, as docker's does. The command is told to end only
+    // after its closed stdout has been seen.
+    const { status, stdout, stderr } = await host.run([
+      ...[process.execPath, '--input-type=module', '-e'],
+      `import { Engine } from '${PROJECT}/dist/index.js';
+       const cmd = ['sh', '-c', 'echo out; exec >&-; read line; exit 3'];
+       const container = await new Engine().run('${IMAGE}', { cmd, stdin: 'pipe', stderr: 'inherit' });
+       for await (const bytes of container.stdout) process.stdout.write(bytes);
+       console.log('end-of-file');
+       container.stdin.end('go\\n');
+       process.exitCode = (await container.wait()).exitCode;`,
+    ]);
+    expect(stderr).toBe('');
     expect(stdout).toBe('out\nend-of-file\n');
     expect(status).toBe(3);
   });
