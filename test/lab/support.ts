@@ -2,7 +2,6 @@
 // left behind.
 import { once } from 'node:events';
 import { Writable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { busyboxImage } from '../../scripts/images.mjs';
@@ -48,6 +47,8 @@ export class Watched extends Writable {
 export interface Started {
   output: Watched;
   result: Promise<Outcome>;
+  /** A file in the lab that holds its process id. */
+  pidFile: string;
   signal: (name: string) => Promise<void>;
 }
 
@@ -86,6 +87,7 @@ export class Host {
     return {
       output,
       result,
+      pidFile,
       signal: async (name) => {
         const { status, stderr } = await this.shell(`kill -${name} $(cat ${pidFile})`);
         if (status !== 0) throw new Error(stderr);
@@ -125,9 +127,4 @@ export async function startHost(): Promise<Host> {
   // The directories that the first run makes are to be there before anything is compared.
   await host.shell(`mkdir -p -m 711 ${ROOT}/containers ${RUNTIME}/names`);
   return host;
-}
-
-/** Waits for a condition; the test's own limit ends the wait. */
-export async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await sleep(50);
 }
