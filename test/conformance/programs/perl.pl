@@ -120,12 +120,15 @@ if (!($pid = fork)) { open my $l2, '>', 'lock'; POSIX::_exit(flock($l2, LOCK_EX 
 waitpid $pid, 0;
 ok($? == 0, 'flock excludes');
 flock $lock, LOCK_UN;
-fcntl($lock, F_SETLK, pack('ssqql', F_WRLCK, SEEK_SET, 10, 10, 0)) or print "# F_SETLK: $!\n";
+sub lock_bytes { # struct flock of x86-64
+  my ($handle, $start, $length) = @_;
+  my $range = pack('s s x![q] q q l x![q]', F_WRLCK, SEEK_SET, $start, $length, 0);
+  return fcntl($handle, F_SETLK, $range);
+}
+ok(lock_bytes($lock, 10, 10), 'a record lock');
 if (!($pid = fork)) {
   open my $l2, '+<', 'lock';
-  my $in = fcntl($l2, F_SETLK, pack('ssqql', F_WRLCK, SEEK_SET, 15, 1, 0));
-  my $out = fcntl($l2, F_SETLK, pack('ssqql', F_WRLCK, SEEK_SET, 20, 1, 0));
-  POSIX::_exit(!$in && $out ? 0 : 1);
+  POSIX::_exit(!lock_bytes($l2, 15, 1) && lock_bytes($l2, 20, 1) ? 0 : 1);
 }
 waitpid $pid, 0;
 ok($? == 0, 'record locks exclude, byte by byte');
@@ -160,6 +163,7 @@ opendir(my $dir, 'tree') or die;
 my $left = 0;
 while (defined(my $name = readdir $dir)) { next if $name =~ /^\./; $left++; remove_tree("tree/$name") }
 ok($left == 30 && rmdir('tree'), 'removed while it is read');
+chdir $folder;
 remove_tree("$folder/perl");
 ok(!-e "$folder/perl", 'nothing is left');
 print "1..$test\n";

@@ -36,11 +36,16 @@ SELECT count(*) FROM entry;
 END
 ls
 # A writer that is killed in the middle leaves a database that is whole.
-{ echo 'BEGIN; UPDATE entry SET n = 0;'; sleep 1000; } | sqlite3 test.db & killed=$!
-sleep 2
+mkfifo orders
+sqlite3 test.db < orders & killed=$!
+exec 9> orders
+echo 'BEGIN; UPDATE entry SET n = 0;' >&9
+echo '.shell touch begun' >&9
+while ! test -e begun; do sleep 0.1; done
 kill -9 $killed
-wait $killed 2> /dev/null || true
-pkill sleep
+wait $killed || echo "killed: $?"
+exec 9>&-
+rm orders begun
 sqlite3 test.db 'PRAGMA integrity_check; SELECT count(*) FROM entry WHERE n = 0; PRAGMA journal_mode = DELETE;'
 sqlite3 test.db 'INSERT INTO entry (writer, n) VALUES (3, 3); PRAGMA integrity_check; SELECT count(*) FROM entry;'
 ls
