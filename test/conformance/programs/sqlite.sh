@@ -43,7 +43,7 @@ echo 'BEGIN; UPDATE entry SET n = 0;' >&9
 echo '.shell touch begun' >&9
 while ! test -e begun; do sleep 0.1; done
 kill -9 $killed
-wait $killed || echo "killed: $?"
+{ wait $killed; } 2> /dev/null || echo "killed: $?"
 exec 9>&-
 rm orders begun
 sqlite3 test.db 'PRAGMA integrity_check; SELECT count(*) FROM entry WHERE n = 0; PRAGMA journal_mode = DELETE;'
