@@ -94,7 +94,7 @@ describe('signals', () => {
 
   test('SIGKILL of the command line leaves no VM after two seconds, and the next run tidies up', async () => {
     const before = await host.traces();
-    const { output, result, signal } = host.start([
+    const { output, result, pidFile } = host.start([
       'run',
       IMAGE,
       'sh',

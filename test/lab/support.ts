@@ -84,6 +84,8 @@ export class Host {
     const result = this.run(['sh', '-c', script, 'sh', process.execPath, CLI, ...args], {
       stdout: output,
     });
+    // Whoever fails before waiting for it need not hear of its end as well.
+    result.catch(() => {});
     return {
       output,
       result,
