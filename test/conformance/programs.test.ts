@@ -194,10 +194,7 @@ test(
   async () => {
     const selection = FULL
       ? PYTHON_MODULES
-      : [
-          ...PYTHON_PART.flatMap((pattern) => ['-m', pattern]),
-          ...PYTHON_MODULES,
-        ];
+      : [...PYTHON_PART.flatMap((pattern) => ['-m', pattern]), ...PYTHON_MODULES];
     const { ours, theirs } = await onBothSides(['/programs/python.sh', '/var/tmp', ...selection]);
     const [here, there] = [outcomes(ours.stdout), outcomes(theirs.stdout)];
     const count = (all: Map<string, string>, outcome: string) =>
