@@ -17,13 +17,13 @@ const PROJECT = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, 
 const PROGRAMS = join(PROJECT, 'test/conformance/programs');
 const FULL = process.env.CLEARVM_CONFORMANCE === 'full';
 const MINUTE = 60_000;
-/** For one program on one side: ten times what it takes on a machine that is not busy. */
+/** For one program on one side. A guess: no run of the whole has been timed yet. */
 const PATIENCE = (FULL ? 60 : 10) * MINUTE;
 
 const PYTHON_MODULES = [
   ...['test_os', 'test_shutil', 'test_tempfile', 'test_mmap', 'test_socket', 'test_subprocess'],
 ];
-/** The classes of them that meet the file system, memory mappings, sockets and processes most, and do not take long. */
+/** The classes of them that meet the file system, memory mappings, sockets and processes most. */
 const PYTHON_PART = [
   ...['FileTests', 'StatAttributeTests', 'UtimeTests', 'LinkTests', 'WalkTests', 'FwalkTests'],
   ...['MakedirTests', 'TestScandir', 'ExtendedAttributeTests', 'TestSendfile', 'MemfdCreateTests'],
