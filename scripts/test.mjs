@@ -4,6 +4,7 @@
 //   npm test -- --suite unit --suite native       only these; see SUITES
 //   npm test -- --suite fuzz --fuzz-seconds 300   longer than the few seconds each fuzzer gets here
 //   npm test -- --suite lab test/lab/run.test.ts  further arguments go to vitest
+//   npm test -- --no-build                        with what is there already
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -23,6 +24,7 @@ const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     suite: { type: 'string', multiple: true },
+    'no-build': { type: 'boolean', default: false },
     'fuzz-seconds': { type: 'string', default: String(FUZZ_SECONDS) },
   },
 });
@@ -153,8 +155,10 @@ await main(async () => {
     );
   }
   try {
-    await setUp();
-    await build();
+    if (!options['no-build']) {
+      await setUp();
+      await build();
+    }
   } catch (error) {
     console.error(
       `${error.code ? error.message : error.stack}\n\nSetting up or building failed; no test has run.\n0 passed, 1 failed`,
