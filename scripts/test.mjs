@@ -1,7 +1,7 @@
 // npm test: sets up, builds, and runs every suite. The last line is "N passed, N failed" (", N skipped" may
 // follow); the exit status is 1 if anything has failed.
 //
-//   npm test -- --suite unit --suite native       only these; see SUITES
+//   npm test -- --suite unit --suite native       only these; see SUITES and LONG_SUITES
 //   npm test -- --suite fuzz --fuzz-seconds 300   longer than the few seconds each fuzzer gets here
 //   npm test -- --suite lab test/lab/run.test.ts  further arguments go to vitest
 //   npm test -- --no-build                        with what is there already
@@ -12,7 +12,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { build } from './build.mjs';
-import { main, seconds, step, TOP } from './lib/steps.mjs';
+import { command, main, seconds, step, TOP } from './lib/steps.mjs';
 import { setUp } from './setup.mjs';
 
 const REPORTS = path.join(TOP, 'build', 'test');
@@ -106,22 +106,35 @@ async function runFuzzers() {
     fs.rmSync(found, { recursive: true, force: true });
     fs.mkdirSync(path.join(found, 'corpus'), { recursive: true });
     const kept = path.join('test', 'fuzz', 'corpus', name);
-    const ok = await step(`fuzz ${name}`, async () => {
-      const good = await run(path.join('test/native/out/fuzz', name), [
-        ...[`-max_total_time=${options['fuzz-seconds']}`, `-rss_limit_mb=${FUZZ_MEMORY_MB}`],
-        ...[
-          '-verbosity=0',
-          '-timeout=10',
-          `-artifact_prefix=${found}/`,
-          path.join(found, 'corpus'),
-        ],
+    const ok = await step(`fuzz ${name}`, async (update) => {
+      const limits = [
+        `-max_total_time=${options['fuzz-seconds']}`,
+        `-rss_limit_mb=${FUZZ_MEMORY_MB}`,
+        '-timeout=10',
+        '-print_final_stats=1',
+        `-artifact_prefix=${found}/`,
+      ];
+      const folders = [
+        path.join(found, 'corpus'),
         ...(fs.existsSync(path.join(TOP, kept)) ? [kept] : []),
-      ]);
-      if (!good)
-        throw Object.assign(new Error(`the input is kept in ${found}`), { code: 'ERR_FUZZ' });
+      ];
+      let inputs = '';
+      await command(path.join('test/native/out/fuzz', name), [...limits, ...folders], {
+        log: `fuzz-${name}`,
+        onLine(line) {
+          inputs = /number_of_executed_units: (\d+)/.exec(line)?.[1] ?? inputs;
+          update(line);
+        },
+      });
+      return `${inputs} inputs`;
     }).then(
       () => true,
-      (error) => (console.error(error.message), false),
+      (error) => {
+        console.error(
+          `${error.message}\nThe input that failed is in ${path.relative(TOP, found)}.`,
+        );
+        return false;
+      },
     );
     counts[ok ? 'passed' : 'failed']++;
   }
@@ -142,14 +155,19 @@ const SUITES = {
   lab: () => runVitest('lab'),
   conformance: () => runVitest('conformance'),
 };
+/** Suites that run only when they are named. */
+const LONG_SUITES = {
+  programs: () => runVitest('programs'), // real programs, here and under runc
+};
+const ALL_SUITES = { ...SUITES, ...LONG_SUITES };
 
 await main(async () => {
   const names = options.suite ?? Object.keys(SUITES);
-  const unknown = names.filter((name) => !(name in SUITES));
+  const unknown = names.filter((name) => !(name in ALL_SUITES));
   if (unknown.length > 0) {
     throw Object.assign(
       new Error(
-        `There is no suite ${unknown.join(', ')}. Suites: ${Object.keys(SUITES).join(', ')}.`,
+        `There is no suite ${unknown.join(', ')}. Suites: ${Object.keys(ALL_SUITES).join(', ')}.`,
       ),
       { code: 'ERR_USAGE' },
     );
@@ -172,7 +190,7 @@ await main(async () => {
   for (const name of names) {
     console.log(`\n== ${name}`);
     const start = performance.now();
-    const counts = await SUITES[name]();
+    const counts = await ALL_SUITES[name]();
     for (const key of Object.keys(total)) total[key] += counts[key];
     const took = seconds(performance.now() - start);
     summary.push(`${name.padEnd(12)} ${format(counts)} in ${took}`);
