@@ -3,7 +3,7 @@
 //
 // It runs before `npm install`, so it uses nothing but Node and the tools that `npm run setup` installs.
 
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import {
   appendFileSync,
   copyFileSync,
@@ -72,14 +72,19 @@ function buildEnvironment() {
   return { PATH, HOME, ...(TMPDIR ? { TMPDIR } : {}), ...BUILD_ENVIRONMENT };
 }
 
+let running; // the command that run() waits for
+
 /** Runs a command in the source tree; on failure the error holds the end of what it printed. */
 function run(tree, command, onLine = () => {}) {
   return new Promise((resolve, reject) => {
+    // A process group of its own, so that an interrupted build can end make with all that make has started.
     const child = spawn(command[0], command.slice(1), {
       cwd: tree,
       env: buildEnvironment(),
       stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
     });
+    running = child;
     const last = [];
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on('line', (line) => {
@@ -90,6 +95,7 @@ function run(tree, command, onLine = () => {}) {
     }
     child.on('error', reject);
     child.on('close', (code, signal) => {
+      running = undefined;
       if (code === 0) resolve();
       else {
         reject(
@@ -158,6 +164,13 @@ async function withScratch(name, use) {
   mkdirSync(scratch, { recursive: true });
   const remove = () => rmSync(scratch, { recursive: true, force: true });
   const interrupted = (signal) => {
+    if (running?.pid) {
+      try {
+        process.kill(-running.pid, 'SIGKILL');
+      } catch {
+        // It has just ended by itself.
+      }
+    }
     remove();
     process.exit(signal === 'SIGINT' ? 130 : 143);
   };
@@ -218,23 +231,27 @@ function install(from) {
   renameSync(temporary, OUTPUT);
 }
 
-// flock(1) holds the lock for as long as this program runs under it, and the system gives it back however that ends.
-function buildUnderLock(hash, argv) {
-  const lock = join(cacheDirectory(), `.${hash}.lock`);
-  const locked = (options) =>
-    spawnSync(
-      'flock',
-      [...options, lock, process.execPath, fileURLToPath(import.meta.url), ...argv, '--locked'],
-      {
-        stdio: 'inherit',
-      },
-    );
-  let { status } = locked(['--nonblock', '--conflict-exit-code', '75']);
-  if (status === 75) {
-    say('Another build of this kernel is under way; waiting for it.');
-    ({ status } = locked([]));
-  }
-  return status ?? 1;
+// flock(1) becomes this program with the lock held (--no-fork), and the system gives the lock back however that ends.
+function runLocked(hash, argv, options) {
+  return new Promise((resolve, reject) => {
+    const lock = join(cacheDirectory(), `.${hash}.lock`);
+    const self = [process.execPath, fileURLToPath(import.meta.url), ...argv, '--locked'];
+    const child = spawn('flock', ['--no-fork', ...options, lock, ...self], { stdio: 'inherit' });
+    const forward = (signal) => child.kill(signal);
+    process.on('SIGINT', forward).on('SIGTERM', forward);
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      process.off('SIGINT', forward).off('SIGTERM', forward);
+      resolve(code ?? (signal === 'SIGINT' ? 130 : 143));
+    });
+  });
+}
+
+async function buildUnderLock(hash, argv) {
+  const status = await runLocked(hash, argv, ['--nonblock', '--conflict-exit-code', '75']);
+  if (status !== 75) return status;
+  say('Another build of this kernel is under way; waiting for it.');
+  return runLocked(hash, argv, []);
 }
 
 async function main(argv) {
@@ -275,7 +292,7 @@ async function main(argv) {
     return 0;
   }
   if (wanted()) {
-    const status = buildUnderLock(inputs.hash, argv);
+    const status = await buildUnderLock(inputs.hash, argv);
     if (status !== 0) return status;
   }
   install(vmlinux);
