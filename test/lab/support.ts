@@ -68,12 +68,12 @@ export class Host {
 
   /** Runs a script, in which `clearvm` is the command line. */
   shell(script: string, options?: CommandOptions): Promise<Outcome> {
-    const clearvm = `clearvm() { ${process.execPath} ${CLI} "$@"; }`;
+    const clearvm = `clearvm() { ${process.execPath} -- ${CLI} "$@"; }`;
     return this.run(['bash', '-c', `${clearvm}\n${script}`], options);
   }
 
   clearvm(args: string[], options?: CommandOptions): Promise<Outcome> {
-    return this.run([process.execPath, CLI, ...args], options);
+    return this.run([process.execPath, '--', CLI, ...args], options);
   }
 
   /** Starts clearvm, and goes on. Signals reach its process alone, not what it has started. */
@@ -81,7 +81,7 @@ export class Host {
     const pidFile = `/tmp/started-${this.#started++}`;
     const output = new Watched();
     const script = `echo $$ > ${pidFile}; exec "$@"`;
-    const result = this.run(['sh', '-c', script, 'sh', process.execPath, CLI, ...args], {
+    const result = this.run(['sh', '-c', script, 'sh', process.execPath, '--', CLI, ...args], {
       stdout: output,
     });
     // Whoever fails before waiting for it need not hear of its end as well.
