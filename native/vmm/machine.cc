@@ -59,6 +59,7 @@ Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system, kvm:
     CLEARVM_ASSIGN(kvm::Vcpu vcpu, self->vm_.CreateVcpu(id));
     if (id == 0) {
       policy.tsc_khz = vcpu.GetTscKhz();
+      // NOLINTNEXTLINE(bugprone-use-after-move): in the first round alone.
       cpuid = kvm::GuestCpuid(std::move(supported), policy);
     }
     kvm::SetApicId(cpuid, id);

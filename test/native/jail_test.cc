@@ -1,4 +1,3 @@
-#include "native/base/linux_kvm.h"
 #include "native/jail/jail.h"
 
 #include <fcntl.h>
@@ -17,6 +16,7 @@
 #include <fstream>
 #include <functional>
 
+#include "native/base/linux_kvm.h"
 #include "native/jail/seccomp.h"
 
 namespace clearvm::jail {
