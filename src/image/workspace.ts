@@ -25,6 +25,8 @@ export class Workspace {
       // Between the two lines above another process may have taken the directory for an abandoned one.
       const exists = await fs.stat(directory).catch(() => undefined);
       if (exists?.isDirectory()) return new Workspace(directory, held, foundStale);
+      // Then flock(1) has made a file of that name.
+      await fs.rm(directory, { force: true });
       await held.release();
     }
   }
