@@ -3,7 +3,7 @@
 //
 // It runs before `npm install`, so it uses nothing but Node and the tools that `npm run setup` installs.
 
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import {
   appendFileSync,
   copyFileSync,
@@ -11,6 +11,7 @@ import {
   existsSync,
   mkdirSync,
   readFileSync,
+  readdirSync,
   renameSync,
   rmSync,
   statSync,
@@ -185,8 +186,20 @@ async function withScratch(name, use) {
   }
 }
 
+// A build that was killed leaves a gigabyte behind, and its kernel may never be asked for again. Whoever holds
+// a kernel's lock may remove its scratch directory; nobody waits for one.
+function removeLeftovers(hash) {
+  for (const name of readdirSync(cacheDirectory())) {
+    const other = /^\.build-([0-9a-f]+)$/.exec(name)?.[1];
+    if (other === undefined || other === hash) continue;
+    const lock = join(cacheDirectory(), `.${other}.lock`);
+    spawnSync('flock', ['--nonblock', lock, 'rm', '-rf', join(cacheDirectory(), name)]);
+  }
+}
+
 /** Builds into a scratch directory of the cache and renames the result into place, whole or not at all. */
 async function build(inputs) {
+  removeLeftovers(inputs.hash);
   // The lock makes us this scratch directory's only user: what a killed build has left there goes.
   await withScratch(`.build-${inputs.hash}`, async (scratch) => {
     const tree = join(scratch, 'linux');
