@@ -160,7 +160,7 @@ class Vmm {
     timeline_->Stamp(CLEARVM_TIME_VMM_JAILED);
 
     // Before the memory is filled: measured, it takes twice as long afterwards
-    // (docs/benchmarks/start-up.md).
+    // (docs/benchmarks/README.md).
     failure_ = CLEARVM_FAILURE_KVM;
     CLEARVM_ASSIGN(kvm::Vm vm, system.CreateVm());
     failure_ = CLEARVM_FAILURE_KERNEL;
