@@ -13,7 +13,7 @@
       "target_name": "clearvm_native",
       "type": "static_library",
       "sources": [
-        "<!@(ls native/base/*.cc native/kvm/*.cc native/boot/*.cc native/virtio/*.cc native/p9/*.cc native/jail/*.cc native/vmm/*.cc)"
+        "<!@(ls native/base/*.cc native/kvm/*.cc native/boot/*.cc native/virtio/*.cc native/p9/*.cc native/jail/*.cc native/vmm/*.cc native/monitor/*.cc)"
       ]
     },
     {
@@ -29,6 +29,20 @@
       "type": "executable",
       "dependencies": ["clearvm_native"],
       "sources": ["native/main.cc"],
+      "ldflags": ["-static-pie", "-Wl,-z,relro,-z,now", "-Wl,--gc-sections"]
+    },
+    {
+      "target_name": "clearvm-monitor",
+      "type": "executable",
+      "dependencies": ["clearvm_native"],
+      "sources": ["native/monitor_main.cc"],
+      "ldflags": ["-static-pie", "-Wl,-z,relro,-z,now", "-Wl,--gc-sections"]
+    },
+    {
+      "target_name": "clearvm-userns",
+      "type": "executable",
+      "dependencies": ["clearvm_native"],
+      "sources": ["native/userns_main.cc"],
       "ldflags": ["-static-pie", "-Wl,-z,relro,-z,now", "-Wl,--gc-sections"]
     }
   ]

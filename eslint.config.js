@@ -8,7 +8,7 @@ const LAYERS = {
   network: ['vm'],
   vm: [],
   engine: ['image', 'network', 'vm'],
-  cli: ['engine', 'image', 'network', 'vm'],
+  cli: ['bench', 'engine', 'image', 'network', 'vm'],
   oci: ['engine', 'image', 'network', 'vm'],
   api: ['engine', 'image', 'network', 'vm'],
   bench: ['engine', 'image', 'network', 'vm'],

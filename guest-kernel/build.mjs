@@ -35,6 +35,7 @@ import {
 } from './inputs.mjs';
 import { packKernel } from './pack.mjs';
 import { createProgress } from './progress.mjs';
+import { settleKernel } from './settle.mjs';
 import { BUILD_ENVIRONMENT, RECIPE_FILES, RESULTS, STEPS } from './recipe.mjs';
 
 /** Decided by measurement: docs/decisions/guest-kernel-version.md. */
@@ -219,9 +220,11 @@ async function build(inputs) {
       throw error;
     }
     progress.finish();
-    writeFileSync(join(result, 'vmlinux'), packKernel(readFileSync(join(tree, 'vmlinux'))), {
-      mode: 0o444,
-    });
+    const linked = readFileSync(join(tree, 'vmlinux'));
+    const settled = /^CONFIG_CLEARVM_SETTLED=y$/m.test(readFileSync(join(tree, '.config'), 'utf8'))
+      ? settleKernel(linked)
+      : linked;
+    writeFileSync(join(result, 'vmlinux'), packKernel(settled), { mode: 0o444 });
     for (const [from, to] of RESULTS) {
       copyFileSync(join(tree, from), join(result, to));
       chmodSync(join(result, to), 0o444);

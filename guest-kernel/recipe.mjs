@@ -1,5 +1,5 @@
 // How the kernel is built: everything besides the fragments, the patches, the source and the compiler that decides which
-// bytes come out. The cache key contains a hash of this file and of pack.mjs, so a change here rebuilds every kernel,
+// bytes come out. The cache key contains a hash of this file, pack.mjs and settle.mjs, so a change here rebuilds every kernel,
 // and a change of messages or locking elsewhere does not.
 
 /**
@@ -32,4 +32,4 @@ export const RESULTS = [
 ];
 
 /** The files that decide, together with the build's inputs, which bytes come out. */
-export const RECIPE_FILES = ['recipe.mjs', 'pack.mjs'];
+export const RECIPE_FILES = ['recipe.mjs', 'pack.mjs', 'settle.mjs'];

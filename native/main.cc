@@ -1,6 +1,7 @@
 // clearvm-vmm: the process that owns exactly one VM.
 #include <malloc.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -28,9 +29,13 @@ int Complain(const clearvm::Error& error) {
 
 void PrintTimeline(const clearvm::vmm::Timeline& timeline) {
   static constexpr std::pair<clearvm_timeline, const char*> kPoints[] = {
-      {CLEARVM_TIME_VMM_START, "vmm.start"},         {CLEARVM_TIME_VMM_JAILED, "vmm.jailed"},
-      {CLEARVM_TIME_KERNEL_LOADED, "kernel.loaded"}, {CLEARVM_TIME_VM_CREATED, "vm.created"},
-      {CLEARVM_TIME_GUEST_ENTRY, "guest.entry"},     {CLEARVM_TIME_INIT, "init"},
+      {CLEARVM_TIME_VMM_START, "vmm.start"},
+      {CLEARVM_TIME_VMM_JAILED, "vmm.jailed"},
+      {CLEARVM_TIME_KERNEL_LOADED, "kernel.loaded"},
+      {CLEARVM_TIME_VM_CREATED, "vm.created"},
+      {CLEARVM_TIME_RESTORED, "restored"},
+      {CLEARVM_TIME_GUEST_ENTRY, "guest.entry"},
+      {CLEARVM_TIME_INIT, "init"},
       {CLEARVM_TIME_AGENT_READY, "agent.ready"},
   };
   const uint64_t start = timeline.At(CLEARVM_TIME_VMM_START);
@@ -66,6 +71,8 @@ int Main(int argc, char** argv) {
     Print(clearvm::kvm::FormatProbe(report));
     return report.verdict == clearvm::kvm::Verdict::kHardware ? 0 : 1;
   }
+  // Whoever looks for containers' VMMs does not mean this one.
+  if (!options.value().template_save.empty()) ::prctl(PR_SET_NAME, "clearvm-builder");
   if (options.value().jail == clearvm::vmm::JailMode::kSelf) {
     if (auto unshared = clearvm::jail::UnshareNamespaces(); !unshared.ok()) {
       return Complain(unshared.error());

@@ -13,31 +13,24 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/klog.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "rootfs/agent.h"
+#include "rootfs/channels.h"
 #include "rootfs/mounts.h"
 #include "rootfs/parse_spec.h"
 #include "rootfs/parse_users.h"
 #include "rootfs/process.h"
-#include "rootfs/pump.h"
-
-#define PIPE_SIZE \
-  (256 * 1024) /* four packets of the stream: the process rarely waits for the host */
-#define NANOSECONDS 1000000000ull
+#include "rootfs/renew.h"
+#include "rootfs/serve.h"
 
 static struct spec spec;
 static struct identity identity;
-static struct pump pumps[3]; /* what flows: in, out, error; with a terminal the first two */
-static size_t pump_count;
-static int terminal = -1; /* the terminal's master */
-static pid_t main_pid;
-static int main_status;
-static bool main_ended;
+static struct channels channels;
 
 static void raise_loopback(void) {
   struct ifreq request = {.ifr_name = "lo"};
@@ -47,6 +40,16 @@ static void raise_loopback(void) {
   if (ioctl(fd, SIOCSIFFLAGS, &request) != 0)
     FAIL(EXIT_SETUP_FAILED, "cannot raise the loopback interface: ", error_text(errno));
   close(fd);
+}
+
+/* Whether the kernel's log, as far back as it goes, has a process killed for want of memory. */
+static bool memory_ran_out(void) {
+  static char log[1 << 16];
+  static const char sign[] = "Out of memory: Killed process ";
+  int length = klogctl(3 /* SYSLOG_ACTION_READ_ALL */, log, sizeof log);
+  for (int at = 0; at + (int)sizeof sign <= length; at++)
+    if (memcmp(log + at, sign, sizeof sign - 1) == 0) return true;
+  return false;
 }
 
 /* Writes one "name=value" to /proc/sys. As in sysctl(8), dots in the name stand for slashes. */
@@ -69,13 +72,10 @@ static void set_sysctl(char* assignment) {
 }
 
 static void set_system(void) {
-  raise_loopback();
   if (spec.hostname != NULL && sethostname(spec.hostname, strlen(spec.hostname)) != 0)
     FAIL(EXIT_SETUP_FAILED, "cannot set the host name: ", error_text(errno));
   for (size_t i = 0; i < spec.sysctl_count; i++) set_sysctl(spec.sysctls[i]);
-  struct timespec now = {(time_t)(spec.time / NANOSECONDS), (long)(spec.time % NANOSECONDS)};
-  if (spec.has_time && clock_settime(CLOCK_REALTIME, &now) != 0)
-    FAIL(EXIT_SETUP_FAILED, "cannot set the time: ", error_text(errno));
+  if (process_limit(&spec) != 0) fail();
 }
 
 static void enter_working_directory(void) {
@@ -84,160 +84,50 @@ static void enter_working_directory(void) {
     FAIL(EXIT_SETUP_FAILED, "chdir to cwd (\"", spec.cwd, "\") failed: ", error_text(errno));
 }
 
-static struct pump* add_pump(int from, int to, enum pump_direction direction) {
-  struct pump* pump = &pumps[pump_count++];
-  pump->from = from;
-  pump->to = to;
-  pump->direction = direction;
-  return pump;
-}
-
-/* Makes a pipe between the process and `stream`. Returns the process's end. */
-static int open_channel(int stream, enum pump_direction direction) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0)
-    FAIL(EXIT_SETUP_FAILED, "cannot make a pipe: ", error_text(errno));
-  int ours = direction == PUMP_INPUT ? ends[1] : ends[0];
-  int theirs = direction == PUMP_INPUT ? ends[0] : ends[1];
-  fcntl(ours, F_SETFL, O_NONBLOCK);
-  fcntl(ours, F_SETPIPE_SZ, PIPE_SIZE); /* a refusal costs speed alone */
-  /* So that the user may open /dev/stdout. */
-  if (fchown(theirs, identity.uid, identity.gid) != 0)
-    FAIL(EXIT_SETUP_FAILED, "cannot give a pipe to the user: ", error_text(errno));
-  if (direction == PUMP_INPUT)
-    add_pump(stream, ours, direction);
-  else
-    add_pump(ours, stream, direction);
-  return theirs;
-}
-
-static void open_pipes(const int streams[3], int stdio[3]) {
-  if (streams[0] >= 0)
-    stdio[0] = open_channel(streams[0], PUMP_INPUT);
-  else
-    stdio[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  if (stdio[0] < 0) FAIL(EXIT_SETUP_FAILED, "cannot open /dev/null: ", error_text(errno));
-  stdio[1] = open_channel(streams[1], PUMP_OUTPUT);
-  stdio[2] = open_channel(streams[2], PUMP_OUTPUT);
-}
-
-static void resize(uint16_t rows, uint16_t columns) {
-  struct winsize size = {.ws_row = rows, .ws_col = columns};
-  if (terminal >= 0) ioctl(terminal, TIOCSWINSZ, &size);
-}
-
-static void open_terminal(int stream, int stdio[3]) {
-  int unlocked = 0;
-  int device = -1;
-  terminal = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-  if (terminal >= 0 && ioctl(terminal, TIOCSPTLCK, &unlocked) == 0)
-    device = ioctl(terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-  if (device < 0 || fchown(device, identity.uid, (gid_t)-1) != 0)
-    FAIL(EXIT_SETUP_FAILED, "cannot make a terminal: ", error_text(errno));
-  if (spec.rows != 0 || spec.columns != 0) resize(spec.rows, spec.columns);
-  mount_console("/dev/pts/0"); /* the first of its devpts */
-  stdio[0] = stdio[1] = stdio[2] = device;
-  add_pump(stream, terminal, PUMP_INPUT)->terminal = true;
-  add_pump(terminal, stream, PUMP_OUTPUT)->terminal = true;
-}
-
-static void deliver_signal(uint32_t number) {
-  if (!main_ended && number > 0 && number < _NSIG) kill(main_pid, (int)number);
-}
-
-static void reap(void) {
-  int status;
-  pid_t pid;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    if (pid != main_pid || main_ended) continue;
-    main_ended = true;
-    main_status = status;
-    kill(-1, SIGKILL); /* all but init: what is left of a container ends with its first process */
-  }
-}
-
-static bool output_done(void) {
-  for (size_t i = 0; i < pump_count; i++)
-    if (pumps[i].direction == PUMP_OUTPUT && !pumps[i].done) return false;
-  return true;
-}
-
-/* Runs until the process has ended and all of its output is with the host. */
-static void serve(void) {
-  static const struct agent_requests requests = {deliver_signal, resize};
-  sigset_t none;
-  sigemptyset(&none);
-  while (!main_ended || !output_done()) {
-    struct pollfd polls[1 + 2 * 3];
-    polls[0] = (struct pollfd){.fd = agent_fd(), .events = POLLIN};
-    for (size_t i = 0; i < pump_count; i++) pump_prepare(&pumps[i], &polls[1 + 2 * i]);
-    /* SIGCHLD is blocked but here, so none is missed. */
-    if (ppoll(polls, 1 + 2 * pump_count, NULL, &none) < 0) {
-      reap();
-      continue;
-    }
-    if (polls[0].revents != 0) agent_receive(&requests);
-    for (size_t i = 0; i < pump_count; i++) pump_advance(&pumps[i], &polls[1 + 2 * i]);
-  }
-}
-
-static void on_child(int number) { (void)number; } /* only to interrupt ppoll */
-
-static void prepare_signals(void) {
-  struct sigaction action = {.sa_handler = on_child};
-  sigaction(SIGCHLD, &action, NULL);
-  signal(SIGPIPE, SIG_IGN);
-  sigset_t child_signal;
-  sigemptyset(&child_signal);
-  sigaddset(&child_signal, SIGCHLD);
-  sigprocmask(SIG_BLOCK, &child_signal, NULL);
-}
-
 int main(void) {
   stamps_open();
   stamp(CLEARVM_STAMP_INIT);
   umask(0);
-  prepare_signals();
+  serve_prepare();
+  mount_prepare();
+  raise_loopback();
+  renew_prepare();
   agent_connect();
+  /* From here on it is a VM of its own, and no template any more. */
+  struct clearvm_identity fresh = agent_receive_identity();
+  renew_identity(&fresh);
   size_t length;
   uint8_t* tlvs = agent_receive_spec(&length);
-  const char* wrong = spec_parse(tlvs, length, &spec);
+  const char* wrong = spec_parse(tlvs, length, SPEC_CONTAINER, &spec);
   if (wrong != NULL) FAIL(EXIT_SETUP_FAILED, "the spec is malformed: ", wrong);
 
   /* The streams connect while the file systems are mounted. */
-  bool with_terminal = (spec.flags & CLEARVM_FLAG_TERMINAL) != 0;
-  int streams[3] = {-1, agent_open_stream(CLEARVM_PORT_STDOUT), -1};
-  if (!with_terminal) {
-    streams[2] = agent_open_stream(CLEARVM_PORT_STDERR);
-    if ((spec.flags & CLEARVM_FLAG_STDIN) != 0) streams[0] = agent_open_stream(CLEARVM_PORT_STDIN);
-  }
+  if (channels_connect(&channels, 0, spec.flags) != 0) fail();
   mount_root(&spec);
   mount_builtin();
   set_system();
   mount_volumes(&spec);
   mount_files(&spec);
-  process_identify(&spec, &identity);
+  if (process_identify(&spec, &identity) != 0) fail();
 
   int stdio[3];
-  if (with_terminal)
-    open_terminal(streams[1], stdio);
-  else
-    open_pipes(streams, stdio);
+  if (channels_open(&channels, &spec, &identity, stdio) != 0) fail();
+  /* The first of its devpts. */
+  if ((spec.flags & CLEARVM_FLAG_TERMINAL) != 0) mount_console("/dev/pts/0");
   umask(022);
   enter_working_directory();
   mount_finish(&spec);
 
-  main_pid = process_start(&spec, &identity, stdio);
-  agent_send_started();
-  for (int i = 0; i < 3; i++)
-    if (i == 0 || stdio[i] != stdio[0]) close(stdio[i]);
+  pid_t pid = process_start(0, &spec, &identity, stdio);
+  if (pid < 0) fail();
+  agent_send_started(0);
+  for (int i = 0; i < 3; i++) close(stdio[i]);
   if (chdir("/") != 0)
     FAIL(EXIT_SETUP_FAILED, "cannot leave the working directory: ", error_text(errno));
 
-  serve();
+  struct end end = end_of(serve(pid, &channels));
   sync(); /* volumes: what the process wrote is on the host when its exit status is */
-  bool exited = WIFEXITED(main_status);
-  uint32_t number = exited ? 0 : (uint32_t)WTERMSIG(main_status);
-  agent_send_exit(exited ? (uint32_t)WEXITSTATUS(main_status) : 128 + number, number);
+  bool failed = end.code != 0 || end.signal != 0;
+  agent_send_end(end.code, end.signal, failed && memory_ran_out() ? CLEARVM_EXIT_OOM : 0);
   agent_wait_for_end();
 }

@@ -42,6 +42,8 @@ const entries = [
   { name: 'dev/console', mode: CHARACTER_DEVICE | 0o600, major: 5, minor: 1 },
   // What init says before it has reached the VMM goes there: the kernel's panic hands its log to the VMM.
   { name: 'dev/kmsg', mode: CHARACTER_DEVICE | 0o600, major: 1, minor: 11 },
+  // Where init hands the kernel the seed that makes this VM another than its siblings.
+  { name: 'dev/random', mode: CHARACTER_DEVICE | 0o600, major: 1, minor: 8 },
   // The container's root is mounted here, and then moved onto /.
   { name: 'root', mode: DIRECTORY | 0o755 },
   { name: 'init', mode: FILE | 0o755, content: readFileSync(init) },

@@ -14,6 +14,7 @@
 #include "rootfs/agent.h"
 
 #define NEW_ROOT "/root" /* a directory of the initramfs */
+#define STAGE "/stage"   /* another one */
 #define PATH_LIMIT 4096
 
 /*
@@ -65,15 +66,20 @@ static void mount_at(const char* type, const char* source, const char* target, u
     mount_failed(source, target, errno);
 }
 
+/* Mounts a detached tree on `target`, which is made where it is missing. */
+static void move_tree(int tree, const char* target, int (*make)(const char* path)) {
+  unsigned int flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS;
+  if (syscall(SYS_move_mount, tree, "", AT_FDCWD, target, flags) != 0 &&
+      (errno != ENOENT || make(target) != 0 ||
+       syscall(SYS_move_mount, tree, "", AT_FDCWD, target, flags) != 0))
+    mount_failed(target, target, errno);
+}
+
 /* Bind-mounts the file `name` of the initramfs on `target`, which is made where it is missing. */
 static void bind_file(const char* name, const char* target) {
   int tree = (int)syscall(SYS_open_tree, initramfs, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
   if (tree < 0) mount_failed(name, target, errno);
-  unsigned int flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS;
-  if (syscall(SYS_move_mount, tree, "", AT_FDCWD, target, flags) != 0 &&
-      (errno != ENOENT || make_file(target) != 0 ||
-       syscall(SYS_move_mount, tree, "", AT_FDCWD, target, flags) != 0))
-    mount_failed(name, target, errno);
+  move_tree(tree, target, make_file);
   close(tree);
 }
 
@@ -110,36 +116,85 @@ static void make_link(const char* target, const char* path) {
     FAIL(EXIT_SETUP_FAILED, "cannot make ", path, ": ", error_text(errno));
 }
 
-void mount_builtin(void) {
+static void make_directory(const char* path) {
+  if (mkdir(path, 0755) != 0)
+    FAIL(EXIT_SETUP_FAILED, "cannot make ", path, ": ", error_text(errno));
+}
+
+/* Kernels without it are none of ours. */
+static void set_parameter(const char* path, const char* value) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  ssize_t length = (ssize_t)strlen(value);
+  if (write(fd, value, (size_t)length) != length)
+    FAIL(EXIT_SETUP_FAILED, "cannot set ", path, ": ", error_text(errno));
+  close(fd);
+}
+
+/* What is mounted in every container, ready to be moved into its root. */
+static struct {
+  const char* target;
+  int tree;
+} builtin[] = {{"/proc", -1}, {"/sys", -1}, {"/dev", -1}};
+#define BUILTIN_COUNT (sizeof builtin / sizeof *builtin)
+
+void mount_prepare(void) {
   const unsigned long safe = MS_NOSUID | MS_NOEXEC | MS_NODEV;
-  /* As docker mounts them, with two differences. /proc and cgroups may be written, nothing in them
-     is masked: they show this VM's own kernel, so there is no neighbour to protect, and sysctls and
-     nested containers work. */
-  mount_at("proc", "proc", "/proc", safe, NULL);
-  mount_at("sysfs", "sysfs", "/sys", safe | MS_RDONLY, NULL);
-  mount_at("cgroup2", "cgroup", "/sys/fs/cgroup", safe, "nsdelegate");
-  mount_at("tmpfs", "tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k");
+  make_directory(STAGE);
+  if (chdir(STAGE) != 0) FAIL(EXIT_SETUP_FAILED, "cannot enter " STAGE);
+  for (size_t i = 0; i < BUILTIN_COUNT; i++) make_directory(builtin[i].target + 1);
+  /* As docker mounts them, but for cgroups, which may be written: they are this VM's own. What is
+     to be hidden of /proc, the spec says (mount_finish). */
+  mount_at("proc", "proc", "proc", safe, NULL);
+  mount_at("sysfs", "sysfs", "sys", safe | MS_RDONLY, NULL);
+  mount_at("cgroup2", "cgroup", "sys/fs/cgroup", safe, "nsdelegate");
+  mount_at("tmpfs", "tmpfs", "dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=65536k");
 
-  make_device("/dev/null", 1, 3);
-  make_device("/dev/zero", 1, 5);
-  make_device("/dev/full", 1, 7);
-  make_device("/dev/random", 1, 8);
-  make_device("/dev/urandom", 1, 9);
-  make_device("/dev/tty", 5, 0);
-  make_link("/proc/self/fd", "/dev/fd");
-  make_link("/proc/self/fd/0", "/dev/stdin");
-  make_link("/proc/self/fd/1", "/dev/stdout");
-  make_link("/proc/self/fd/2", "/dev/stderr");
-  make_link("/proc/kcore", "/dev/core");
-  make_link("pts/ptmx", "/dev/ptmx");
+  /* At the point of a snapshot init has all processors (rootfs/renew.c), and is away from them for
+     as long as the snapshot takes: the kernel is not to count that as time that it has run. */
+  set_parameter("proc/sys/kernel/sched_rt_runtime_us", "-1");
+  /* To see whether memory is worth compacting before somebody needs it, the kernel would wake an
+     idle VM twice a second. */
+  set_parameter("proc/sys/vm/compaction_proactiveness", "0");
 
-  static const char* const directories[] = {"/dev/pts", "/dev/shm", "/dev/mqueue"};
-  for (size_t i = 0; i < sizeof directories / sizeof *directories; i++)
-    if (mkdir(directories[i], 0755) != 0) FAIL(EXIT_SETUP_FAILED, "cannot make ", directories[i]);
-  mount_at("devpts", "devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
+  make_device("dev/null", 1, 3);
+  make_device("dev/zero", 1, 5);
+  make_device("dev/full", 1, 7);
+  make_device("dev/random", 1, 8);
+  make_device("dev/urandom", 1, 9);
+  make_device("dev/tty", 5, 0);
+  make_link("/proc/self/fd", "dev/fd");
+  make_link("/proc/self/fd/0", "dev/stdin");
+  make_link("/proc/self/fd/1", "dev/stdout");
+  make_link("/proc/self/fd/2", "dev/stderr");
+  make_link("/proc/kcore", "dev/core");
+  make_link("pts/ptmx", "dev/ptmx");
+
+  make_directory("dev/pts");
+  make_directory("dev/shm");
+  make_directory("dev/mqueue");
+  mount_at("devpts", "devpts", "dev/pts", MS_NOSUID | MS_NOEXEC,
            "newinstance,ptmxmode=0666,mode=0620,gid=5");
-  mount_at("tmpfs", "shm", "/dev/shm", safe, "mode=1777,size=65536k");
-  mount_at("mqueue", "mqueue", "/dev/mqueue", safe, NULL);
+  mount_at("tmpfs", "shm", "dev/shm", safe, "mode=1777,size=65536k");
+  mount_at("mqueue", "mqueue", "dev/mqueue", safe, NULL);
+
+  /* As trees of their own: they then appear behind the root in /proc/mounts, where everybody
+     expects them. */
+  for (size_t i = 0; i < BUILTIN_COUNT; i++) {
+    const char* name = builtin[i].target + 1;
+    builtin[i].tree = (int)syscall(SYS_open_tree, AT_FDCWD, name,
+                                   OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (builtin[i].tree < 0 || umount2(name, MNT_DETACH) != 0)
+      mount_failed(name, builtin[i].target, errno);
+  }
+  if (chdir("/") != 0) FAIL(EXIT_SETUP_FAILED, "cannot leave " STAGE);
+}
+
+void mount_builtin(void) {
+  for (size_t i = 0; i < BUILTIN_COUNT; i++) {
+    move_tree(builtin[i].tree, builtin[i].target, make_directories);
+    close(builtin[i].tree);
+  }
 }
 
 static void mount_volume(const struct spec_mount* volume, size_t number) {
@@ -187,13 +242,57 @@ void mount_files(const struct spec* spec) {
   }
 }
 
+void mount_renew_files(const struct spec* spec) {
+  for (size_t i = 0; i < spec->file_count; i++) {
+    char name[32];
+    make_name('f', i, name);
+    int fd = openat(initramfs, name, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (fd < 0) continue;
+    write_whole(fd, &spec->files[i]);
+    close(fd);
+  }
+}
+
+void mount_boot_id(const char* text, size_t length) {
+  static const char target[] = "/proc/sys/kernel/random/boot_id";
+  int fd = openat(initramfs, "boot_id", O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0444);
+  if (fd < 0) return;
+  bool written = write(fd, text, length) == (ssize_t)length;
+  close(fd);
+  static bool mounted;
+  if (!written || mounted) return;
+  int tree = (int)syscall(SYS_open_tree, initramfs, "boot_id", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+  mounted = tree >= 0 &&
+            syscall(SYS_move_mount, tree, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) == 0;
+  if (tree >= 0) close(tree);
+}
+
 void mount_console(const char* terminal) {
   if (make_file("/dev/console") != 0 || mount(terminal, "/dev/console", NULL, MS_BIND, NULL) != 0)
     mount_failed(terminal, "/dev/console", errno);
 }
 
+/* Both as runc does it: what is not there needs neither. */
+static void mask(const char* path) {
+  if (mount("/dev/null", path, NULL, MS_BIND, NULL) == 0 || errno == ENOENT) return;
+  if (errno != ENOTDIR || mount("tmpfs", path, "tmpfs", MS_RDONLY, "size=0k") != 0)
+    mount_failed("/dev/null", path, errno);
+}
+
+static void make_readonly(const char* path) {
+  const unsigned long flags =
+      MS_NOSUID | MS_NODEV | MS_NOEXEC; /* as of the file system around it */
+  if (mount(path, path, NULL, MS_BIND | MS_REC, NULL) != 0) {
+    if (errno == ENOENT) return;
+    mount_failed(path, path, errno);
+  }
+  if (mount(NULL, path, NULL, flags | MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) != 0)
+    mount_failed(path, path, errno);
+}
+
 void mount_finish(const struct spec* spec) {
-  close(initramfs);
+  for (size_t i = 0; i < spec->masked_count; i++) mask(spec->masked[i]);
+  for (size_t i = 0; i < spec->readonly_count; i++) make_readonly(spec->readonly[i]);
   if ((spec->flags & CLEARVM_FLAG_READONLY_ROOT) != 0 &&
       mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) != 0)
     mount_failed(spec->root_source, "/", errno);

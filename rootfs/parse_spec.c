@@ -5,7 +5,7 @@
 
 #include "native/protocol/agent.h"
 
-#define TAG_LIMIT 16 /* one more than the highest tag */
+#define TAG_LIMIT 19 /* one more than the highest tag */
 #define RLIMIT_LIMIT 16
 #define PATH_LIMIT 4096
 #define HOSTNAME_LIMIT 64
@@ -108,6 +108,14 @@ static const char* parse_string(uint16_t tag, uint8_t* value, size_t length, str
       if (!is_assignment(text)) return "SYSCTL is not name=value";
       spec->sysctls[spec->sysctl_count++] = text;
       return NULL;
+    case CLEARVM_SPEC_MASK:
+      if (!is_path(text)) return "MASK is not an absolute path";
+      spec->masked[spec->masked_count++] = text;
+      return NULL;
+    case CLEARVM_SPEC_READONLY:
+      if (!is_path(text)) return "READONLY is not an absolute path";
+      spec->readonly[spec->readonly_count++] = text;
+      return NULL;
     case CLEARVM_SPEC_CWD:
       if (!is_path(text)) return "CWD is not an absolute path";
       spec->cwd = text;
@@ -139,18 +147,21 @@ static const char* parse_value(uint16_t tag, uint8_t* value, size_t length, stru
       if (length != 4) return "FLAGS is not 4 bytes";
       memcpy(&spec->flags, value, 4);
       if ((spec->flags & ~(CLEARVM_FLAG_TERMINAL | CLEARVM_FLAG_STDIN | CLEARVM_FLAG_NO_NEW_PRIVS |
-                           CLEARVM_FLAG_READONLY_ROOT)) != 0)
+                           CLEARVM_FLAG_READONLY_ROOT | CLEARVM_FLAG_BUILTIN)) != 0)
         return "FLAGS has unknown bits";
       return NULL;
+    case CLEARVM_SPEC_PIDS:
+      if (length != 4) return "PIDS is not 4 bytes";
+      memcpy(&spec->pids, value, 4);
+      return spec->pids == 0 ? "PIDS is 0" : NULL;
+    case CLEARVM_SPEC_OOM_SCORE:
+      if (length != 4) return "OOM_SCORE is not 4 bytes";
+      memcpy(&spec->oom_score, value, 4);
+      return spec->oom_score < -1000 || spec->oom_score > 1000 ? "OOM_SCORE is out of range" : NULL;
     case CLEARVM_SPEC_WINSIZE:
       if (length != 4) return "WINSIZE is not 4 bytes";
       memcpy(&spec->rows, value, 2);
       memcpy(&spec->columns, value + 2, 2);
-      return NULL;
-    case CLEARVM_SPEC_TIME:
-      if (length != 8) return "TIME is not 8 bytes";
-      memcpy(&spec->time, value, 8);
-      spec->has_time = true;
       return NULL;
     case CLEARVM_SPEC_ROOT: {
       char** strings[] = {&spec->root_type, &spec->root_source, &spec->root_data};
@@ -164,7 +175,8 @@ static const char* parse_value(uint16_t tag, uint8_t* value, size_t length, stru
 }
 
 /* Checks the frames of all TLVs, and counts them by tag, so that the arrays can be made. */
-static const char* count_tags(const uint8_t* data, size_t length, size_t counts[TAG_LIMIT]) {
+static const char* count_tags(const uint8_t* data, size_t length, enum spec_kind kind,
+                              size_t counts[TAG_LIMIT]) {
   for (size_t at = 0; at < length;) {
     struct clearvm_tlv tlv;
     if (length - at < sizeof tlv) return "a header is cut short";
@@ -178,31 +190,40 @@ static const char* count_tags(const uint8_t* data, size_t length, size_t counts[
   }
   static const uint8_t once[] = {CLEARVM_SPEC_CWD,  CLEARVM_SPEC_USER,  CLEARVM_SPEC_HOSTNAME,
                                  CLEARVM_SPEC_CAPS, CLEARVM_SPEC_FLAGS, CLEARVM_SPEC_WINSIZE,
-                                 CLEARVM_SPEC_ROOT, CLEARVM_SPEC_TIME};
+                                 CLEARVM_SPEC_ROOT, CLEARVM_SPEC_PIDS,  CLEARVM_SPEC_OOM_SCORE};
   for (size_t i = 0; i < sizeof once; i++)
     if (counts[once[i]] > 1) return "a tag that may come once comes twice";
   if (counts[CLEARVM_SPEC_ARG] == 0) return "ARG is missing";
-  if (counts[CLEARVM_SPEC_ROOT] == 0) return "ROOT is missing";
+  if (kind == SPEC_CONTAINER) return counts[CLEARVM_SPEC_ROOT] == 0 ? "ROOT is missing" : NULL;
+  static const uint8_t container[] = {
+      CLEARVM_SPEC_ROOT,     CLEARVM_SPEC_HOSTNAME, CLEARVM_SPEC_MOUNT,
+      CLEARVM_SPEC_FILE,     CLEARVM_SPEC_SYSCTL,   CLEARVM_SPEC_MASK,
+      CLEARVM_SPEC_READONLY, CLEARVM_SPEC_PIDS,     CLEARVM_SPEC_OOM_SCORE};
+  for (size_t i = 0; i < sizeof container; i++)
+    if (counts[container[i]] > 0) return "a tag that is about the container";
   return NULL;
 }
 
-const char* spec_parse(uint8_t* data, size_t length, struct spec* spec) {
+const char* spec_parse(uint8_t* data, size_t length, enum spec_kind kind, struct spec* spec) {
   size_t counts[TAG_LIMIT] = {0};
   memset(spec, 0, sizeof *spec);
   spec->cwd = "/";
   spec->user = "";
-  const char* wrong = count_tags(data, length, counts);
+  const char* wrong = count_tags(data, length, kind, counts);
   if (wrong != NULL) return wrong;
 
   spec->args = calloc(counts[CLEARVM_SPEC_ARG] + 1, sizeof *spec->args);
   spec->env = calloc(counts[CLEARVM_SPEC_ENV] + 2, sizeof *spec->env);
   spec->groups = calloc(counts[CLEARVM_SPEC_GROUP] + 1, sizeof *spec->groups);
   spec->sysctls = calloc(counts[CLEARVM_SPEC_SYSCTL] + 1, sizeof *spec->sysctls);
+  spec->masked = calloc(counts[CLEARVM_SPEC_MASK] + 1, sizeof *spec->masked);
+  spec->readonly = calloc(counts[CLEARVM_SPEC_READONLY] + 1, sizeof *spec->readonly);
   spec->mounts = calloc(counts[CLEARVM_SPEC_MOUNT] + 1, sizeof *spec->mounts);
   spec->rlimits = calloc(counts[CLEARVM_SPEC_RLIMIT] + 1, sizeof *spec->rlimits);
   spec->files = calloc(counts[CLEARVM_SPEC_FILE] + 1, sizeof *spec->files);
   if (spec->args == NULL || spec->env == NULL || spec->groups == NULL || spec->sysctls == NULL ||
-      spec->mounts == NULL || spec->rlimits == NULL || spec->files == NULL)
+      spec->masked == NULL || spec->readonly == NULL || spec->mounts == NULL ||
+      spec->rlimits == NULL || spec->files == NULL)
     return "no memory left for it";
 
   for (size_t at = 0; at < length;) {
@@ -213,6 +234,8 @@ const char* spec_parse(uint8_t* data, size_t length, struct spec* spec) {
     if (wrong != NULL) return wrong;
     at += tlv.length;
   }
+  if (kind == SPEC_CONTAINER && (spec->flags & CLEARVM_FLAG_BUILTIN) != 0)
+    return "FLAGS has unknown bits";
   return NULL;
 }
 
@@ -221,6 +244,8 @@ void spec_free(struct spec* spec) {
   free(spec->env);
   free(spec->groups);
   free(spec->sysctls);
+  free(spec->masked);
+  free(spec->readonly);
   free(spec->mounts);
   free(spec->rlimits);
   free(spec->files);

@@ -46,6 +46,10 @@ struct spec {
   size_t group_count;
   char** sysctls; /* "name=value" */
   size_t sysctl_count;
+  char** masked; /* absolute paths */
+  size_t masked_count;
+  char** readonly; /* absolute paths */
+  size_t readonly_count;
   struct spec_mount* mounts;
   size_t mount_count;
   struct spec_rlimit* rlimits;
@@ -60,8 +64,14 @@ struct spec {
   bool has_caps;
   struct spec_caps caps;
   uint16_t rows, columns; /* 0: not given */
-  bool has_time;
-  uint64_t time; /* ns since the epoch */
+  int32_t oom_score;      /* proc(5)'s oom_score_adj */
+  uint32_t pids;          /* threads; 0: not limited */
+};
+
+/* What a spec is of. */
+enum spec_kind {
+  SPEC_CONTAINER,
+  SPEC_EXEC /* one more process: what is about the container is refused */
 };
 
 /*
@@ -69,7 +79,7 @@ struct spec {
  * outlive `spec`. Returns NULL, or what is wrong: a constant sentence that names the field.
  * spec_free either way.
  */
-const char* spec_parse(uint8_t* data, size_t length, struct spec* spec);
+const char* spec_parse(uint8_t* data, size_t length, enum spec_kind kind, struct spec* spec);
 
 /* Frees the arrays of a spec. */
 void spec_free(struct spec* spec);

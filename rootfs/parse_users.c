@@ -85,6 +85,8 @@ static bool member_of(struct field list, struct field user) {
 }
 
 static int add_gid(struct identity* identity, uint32_t gid, char* error, size_t size) {
+  for (size_t i = 0; i < identity->group_count; i++)
+    if (identity->groups[i] == gid) return 0;
   if (identity->group_count == IDENTITY_GROUPS_MAX)
     return fail(error, size, "the user is in more than 65536 groups", (struct field){"", 0}, "");
   identity->groups[identity->group_count++] = gid;
@@ -149,17 +151,19 @@ int identity_find(const char* user, struct text_file passwd, struct text_file gr
     identity->uid = (uint32_t)number;
   }
 
-  if (parts[1].length > 0) {
-    if (find_group(group, parts[1], false, &identity->gid)) return 0;
+  bool named = parts[1].length > 0;
+  if (named && !find_group(group, parts[1], false, &identity->gid)) {
     if (!parse_number(parts[1], &number))
       return fail(error, size, "unable to find group ", parts[1],
                   ": no matching entries in group file");
     if (number > ID_MAX) return out_of_range(error, size);
     identity->gid = (uint32_t)number;
-    return 0;
   }
+  /* A program that changes its gid stays subject to what is denied to this group (CVE-2022-36109).
+   */
+  if (add_gid(identity, identity->gid, error, size) != 0) return -1;
   struct field line;
-  while (matched.length > 0 && next_line(&group, &line)) {
+  while (!named && matched.length > 0 && next_line(&group, &line)) {
     struct field fields[4];
     split(line, ':', fields, 4);
     if (member_of(fields[3], matched) && add_gid(identity, line_id(fields[2]), error, size) != 0)
@@ -178,7 +182,5 @@ int identity_add_group(const char* name, struct text_file group, struct identity
     if (number > ID_MAX) return out_of_range(error, size);
     gid = (uint32_t)number;
   }
-  for (size_t i = 0; i < identity->group_count; i++)
-    if (identity->groups[i] == gid) return 0;
   return add_gid(identity, gid, error, size);
 }

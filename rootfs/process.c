@@ -15,73 +15,75 @@
 #include <unistd.h>
 
 #include "rootfs/agent.h"
+#include "rootfs/builtin.h"
 
 #define ID_FILE_MAX (16u << 20) /* bytes of /etc/passwd and /etc/group that are read */
 #define PATH_LIMIT 4096
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* Reads a whole file. One that does not exist is an empty one: images without /etc/passwd are
- * common. */
-static struct text_file read_file(const char* path) {
-  struct text_file file = {NULL, 0};
+ * common. Returns 0, or -1 with a failure noted; `file` is to be freed either way. */
+static int read_file(const char* path, struct text_file* file) {
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return file;
+  if (fd < 0) return 0;
   size_t room = 0;
-  char* data = NULL;
+  int result = 0;
   for (;;) {
-    if (file.length == room) {
+    if (file->length == room) {
       room = room == 0 ? 8192 : room * 2;
-      data = room > ID_FILE_MAX ? NULL : realloc(data, room);
-      if (data == NULL) FAIL(EXIT_SETUP_FAILED, path, " is too large");
+      char* data = room > ID_FILE_MAX ? NULL : realloc((char*)file->data, room);
+      if (data == NULL) {
+        result = FAILED(EXIT_SETUP_FAILED, path, " is too large");
+        break;
+      }
+      file->data = data;
     }
-    ssize_t got = read(fd, data + file.length, room - file.length);
-    if (got < 0) FAIL(EXIT_SETUP_FAILED, "cannot read ", path, ": ", error_text(errno));
-    if (got == 0) break;
-    file.length += (size_t)got;
+    ssize_t got = read(fd, (char*)file->data + file->length, room - file->length);
+    if (got < 0) result = FAILED(EXIT_SETUP_FAILED, "cannot read ", path, ": ", error_text(errno));
+    if (got <= 0) break;
+    file->length += (size_t)got;
   }
   close(fd);
-  file.data = data;
-  return file;
+  return result;
 }
 
-void process_identify(struct spec* spec, struct identity* identity) {
+static int identify(const struct spec* spec, struct text_file passwd, struct text_file group,
+                    struct identity* identity) {
   char error[512];
-  struct text_file passwd = read_file("/etc/passwd"), group = read_file("/etc/group");
   if (identity_find(spec->user, passwd, group, identity, error, sizeof error) != 0)
-    FAIL(EXIT_SETUP_FAILED, error);
+    return FAILED(EXIT_SETUP_FAILED, error);
   for (size_t i = 0; i < spec->group_count; i++)
     if (identity_add_group(spec->groups[i], group, identity, error, sizeof error) != 0)
-      FAIL(EXIT_SETUP_FAILED, error);
+      return FAILED(EXIT_SETUP_FAILED, error);
+  return 0;
+}
+
+int process_identify(struct spec* spec, struct identity* identity) {
+  struct text_file passwd = {NULL, 0}, group = {NULL, 0};
+  int result = read_file("/etc/passwd", &passwd);
+  if (result == 0) result = read_file("/etc/group", &group);
+  if (result == 0) result = identify(spec, passwd, group, identity);
   free((char*)passwd.data);
   free((char*)group.data);
-
-  if (env_get(spec->env, "HOME") == NULL) {
+  if (result == 0 && env_get(spec->env, "HOME") == NULL) {
     static char home[sizeof "HOME=" + IDENTITY_HOME_MAX] = "HOME=";
     strcpy(home + 5, identity->home);
     spec->env[spec->env_count++] = home;
   }
+  return result;
 }
 
 /*
- * How the child's start has failed. The child is made by vfork, so it shares this memory with init,
- * which goes on only when the child has executed its program or ended: no pipe is needed to tell
- * the two apart.
+ * The child is made by vfork, so it shares this memory with init, which goes on only when the child
+ * has executed its program or ended: what it notes is noted here.
  */
-static struct failure {
-  uint32_t code;        /* 0: none */
-  const char* parts[8]; /* of the message, up to a NULL */
-} failure;
+static bool child_failed;
 
-static _Noreturn void child_fail_with(uint32_t code, const char* const* parts, size_t size) {
-  failure.code = code;
-  memcpy(failure.parts, parts, size);
-  _exit(1);
-}
-#define CHILD_FAIL(code, ...)                                               \
-  do {                                                                      \
-    const char* const parts[] = {__VA_ARGS__, NULL};                        \
-    _Static_assert(sizeof parts <= sizeof failure.parts, "too many parts"); \
-    child_fail_with(code, parts, sizeof parts);                             \
+#define CHILD_FAIL(code, ...)  \
+  do {                         \
+    FAILED(code, __VA_ARGS__); \
+    child_failed = true;       \
+    _exit(1);                  \
   } while (0)
 
 static void set_capabilities(const struct spec_caps* caps) {
@@ -173,14 +175,62 @@ static _Noreturn void execute(const struct spec* spec) {
   CHILD_FAIL(EXIT_NOT_FOUND, "exec: \"", name, "\": executable file not found in $PATH");
 }
 
-static _Noreturn void child(const struct spec* spec, const struct identity* identity,
-                            const int stdio[3]) {
+/* In the child: its session, its stdio and its signals. */
+static void set_up(const int stdio[3]) {
   setsid();
   /* init's own fds 0 to 2 are the console: none of `stdio` is one of them. All its others close on
    * exec. */
   for (int i = 0; i < 3; i++)
     if (dup2(stdio[i], i) < 0)
       CHILD_FAIL(EXIT_SETUP_FAILED, "cannot set up stdio: ", error_text(errno));
+  signal(SIGPIPE, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* The cgroup.procs that each process writes itself into; -1: none. */
+static int limited_group = -1;
+/* What each process writes as its oom_score_adj; 0: that of init. */
+static int32_t oom_score;
+
+static int write_text(const char* path, const char* text) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  ssize_t length = (ssize_t)strlen(text);
+  int result = fd >= 0 && write(fd, text, (size_t)length) == length ? 0 : -1;
+  if (fd >= 0) close(fd);
+  return result;
+}
+
+/* Decimal digits, at the end of `text`. */
+static char* format_number(int64_t number, char text[24]) {
+  char* at = text + 23;
+  *at = 0;
+  uint64_t rest = (uint64_t)(number < 0 ? -number : number);
+  do *--at = (char)('0' + rest % 10);
+  while ((rest /= 10) > 0);
+  if (number < 0) *--at = '-';
+  return at;
+}
+
+int process_limit(const struct spec* spec) {
+#define CGROUPS "/sys/fs/cgroup/"
+  char digits[24];
+  oom_score = spec->oom_score;
+  if (spec->pids == 0) return 0;
+  if (write_text(CGROUPS "cgroup.subtree_control", "+pids") != 0 ||
+      mkdir(CGROUPS "container", 0755) != 0 ||
+      write_text(CGROUPS "container/pids.max", format_number(spec->pids, digits)) != 0 ||
+      (limited_group = open(CGROUPS "container/cgroup.procs", O_WRONLY | O_CLOEXEC)) < 0)
+    return FAILED(EXIT_SETUP_FAILED, "cannot limit the number of processes: ", error_text(errno));
+  return 0;
+}
+
+static _Noreturn void child(uint32_t number, const struct spec* spec,
+                            const struct identity* identity, const int stdio[3]) {
+  set_up(stdio);
+  if (limited_group >= 0 && write(limited_group, "0", 1) != 1)
+    CHILD_FAIL(EXIT_SETUP_FAILED, "cannot join the control group: ", error_text(errno));
   if ((spec->flags & CLEARVM_FLAG_TERMINAL) != 0 && ioctl(0, TIOCSCTTY, 0) != 0)
     CHILD_FAIL(EXIT_SETUP_FAILED, "cannot take the terminal: ", error_text(errno));
   for (size_t i = 0; i < spec->rlimit_count; i++) {
@@ -188,22 +238,34 @@ static _Noreturn void child(const struct spec* spec, const struct identity* iden
     if (setrlimit((int)spec->rlimits[i].resource, &limit) != 0)
       CHILD_FAIL(EXIT_SETUP_FAILED, "cannot set the resource limits: ", error_text(errno));
   }
-  signal(SIGPIPE, SIG_DFL);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, NULL);
+  char digits[24];
+  /* It is a vforked child's own: init, with whom it shares its memory, keeps its. */
+  if (oom_score != 0 &&
+      write_text("/proc/self/oom_score_adj", format_number(oom_score, digits)) != 0)
+    CHILD_FAIL(EXIT_SETUP_FAILED, "cannot set oom_score_adj: ", error_text(errno));
   set_privileges(spec, identity);
   umask(022);
-  stamp(CLEARVM_STAMP_EXEC);
+  if (number == 0) stamp(CLEARVM_STAMP_EXEC);
   stamps_close();
   execute(spec);
 }
 
-pid_t process_start(const struct spec* spec, const struct identity* identity, const int stdio[3]) {
-  pid_t pid = vfork();
-  if (pid == 0) child(spec, identity, stdio);
-  if (pid < 0) FAIL(EXIT_SETUP_FAILED, "cannot make a process: ", error_text(errno));
-  if (failure.code == 0) return pid;
+pid_t process_start(uint32_t number, const struct spec* spec, const struct identity* identity,
+                    const int stdio[3]) {
+  child_failed = false;
+  pid_t pid;
+  if ((spec->flags & CLEARVM_FLAG_BUILTIN) != 0) {
+    pid = fork(); /* it goes on for as long as its reader lets it */
+    if (pid == 0) {
+      set_up(stdio);
+      _exit(builtin_run(spec->args[0]));
+    }
+  } else {
+    pid = vfork();
+    if (pid == 0) child(number, spec, identity, stdio);
+  }
+  if (pid < 0) return FAILED(EXIT_SETUP_FAILED, "cannot make a process: ", error_text(errno));
+  if (!child_failed) return pid;
   waitpid(pid, NULL, 0);
-  fail_with(failure.code, failure.parts);
+  return -1;
 }

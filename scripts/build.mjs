@@ -12,16 +12,30 @@ const bin = (name) => path.join(TOP, 'node_modules', '.bin', name);
 async function buildTypeScript(update) {
   const inputs = [
     ...listFiles('src', (name) => !name.startsWith(path.join('src', 'generated'))),
-    ...['scripts/build-schemas.mjs', 'tsconfig.json', 'package-lock.json'],
+    ...[
+      'scripts/build-schemas.mjs',
+      'scripts/bundle-cli.mjs',
+      'tsconfig.json',
+      'package-lock.json',
+    ],
   ];
-  const ran = await unlessUnchanged('ts', fingerprint(inputs), ['dist/index.js'], async () => {
-    await command(process.execPath, ['scripts/build-schemas.mjs'], {
-      log: 'schemas',
-      onLine: update,
-    });
-    fs.rmSync(path.join(TOP, 'dist'), { recursive: true, force: true });
-    await command(bin('tsc'), ['-p', 'tsconfig.json'], { log: 'tsc', onLine: update });
-  });
+  const ran = await unlessUnchanged(
+    'ts',
+    fingerprint(inputs),
+    ['dist/index.js', 'dist/cli/main.js'],
+    async () => {
+      await command(process.execPath, ['scripts/build-schemas.mjs'], {
+        log: 'schemas',
+        onLine: update,
+      });
+      fs.rmSync(path.join(TOP, 'dist'), { recursive: true, force: true });
+      await command(bin('tsc'), ['-p', 'tsconfig.json'], { log: 'tsc', onLine: update });
+      await command(process.execPath, ['scripts/bundle-cli.mjs'], {
+        log: 'bundle',
+        onLine: update,
+      });
+    },
+  );
   return ran ? '' : UNCHANGED;
 }
 

@@ -11,7 +11,6 @@ import { main, seconds, step, TOP } from './lib/steps.mjs';
 import { setUp } from './setup.mjs';
 
 const CLI = path.join(TOP, 'dist', 'cli', 'main.js');
-const LAB_CPUS = 2;
 const GUEST_CPUS = 2;
 /** What each container shows of itself. */
 const SHOW = 'cat /etc/os-release; echo "kernel: $(uname -sr)"; echo "CPUs: $(nproc)"';
@@ -35,7 +34,7 @@ const here = {
 /** Starts a lab, and runs the CLI in it. */
 async function startLab() {
   const { Lab } = await import('./lab/machine.mjs');
-  const lab = await Lab.start({ cpus: LAB_CPUS, shares: [TOP] });
+  const lab = await Lab.start({ shares: [TOP] });
   const output = { stdout: process.stdout, stderr: process.stderr };
   return {
     where: 'in the lab, on an emulated AMD-V host: this machine has no hardware virtualization',

@@ -1,7 +1,7 @@
 // The images that the demo and the tests run: made here, because there is no registry to rely on. Each is a root file
 // system and the real OCI archive of it, kept in ${XDG_CACHE_HOME:-~/.cache}/clearvm/images by the hash of its recipe.
 //
-//   node scripts/images.mjs busybox|debian|debian-tools     makes one and prints where it is, as JSON
+//   node scripts/images.mjs busybox|debian|debian-tools|services     makes one and prints where it is, as JSON
 import { spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
@@ -26,6 +26,14 @@ export const TOOLS = [
   ...['ca-certificates', 'fio', 'git', 'perl', 'procps', 'python3', 'libpython3.11-testsuite'],
   ...['sqlite3', 'stress-ng'],
 ];
+
+/** What the tests of real services run in the Debian image. */
+export const SERVICES = [
+  ...['curl', 'nginx-light', 'nodejs', 'postgresql-15', 'procps', 'python3', 'redis-server'],
+];
+
+/** What a mirror in that image offers: a package with two dependencies, and one with none. */
+export const OFFERED = ['hello', 'jq', 'libjq1', 'libonig5'];
 
 function cacheDirectory() {
   return path.join(
@@ -92,7 +100,39 @@ const RECIPES = {
   },
   debian: debian('clearvm-test/debian:bookworm', []),
   'debian-tools': debian('clearvm-test/debian:tools', TOOLS),
+  services: services('clearvm-test/debian:services'),
 };
+
+/** Debian with services that are installed and do not run, and packages in /srv/mirror. */
+function services(name) {
+  const base = debian(name, SERVICES);
+  return {
+    ...base,
+    recipe: `1 ${base.recipe} ${OFFERED.join(',')}`,
+    async fill(root, update) {
+      await base.fill(root, update);
+      // Each test makes its own database.
+      empty(root, ['var/lib/postgresql', 'etc/postgresql']);
+      const pool = path.join(root, 'srv', 'mirror', 'pool');
+      fs.mkdirSync(pool, { recursive: true });
+      fs.chmodSync(pool, 0o777); // apt downloads as a user of its own
+      await command('apt-get', ['download', ...OFFERED], {
+        ...{ log: 'apt-download', cwd: pool, onLine: update },
+      });
+      fs.chmodSync(pool, 0o755);
+    },
+  };
+}
+
+const CACHES = ['var/cache/apt/archives', 'var/lib/apt/lists', 'var/log'];
+
+function empty(root, folders) {
+  for (const folder of folders) {
+    for (const entry of fs.readdirSync(path.join(root, folder))) {
+      fs.rmSync(path.join(root, folder, entry), { recursive: true, force: true });
+    }
+  }
+}
 
 function debian(name, include) {
   return {
@@ -120,11 +160,7 @@ function debian(name, include) {
         ],
         { log: 'debootstrap', env: proxyEnvironment(), onLine: update },
       );
-      for (const folder of ['var/cache/apt/archives', 'var/lib/apt/lists', 'var/log']) {
-        for (const entry of fs.readdirSync(path.join(root, folder))) {
-          fs.rmSync(path.join(root, folder, entry), { recursive: true, force: true });
-        }
-      }
+      empty(root, CACHES);
     },
   };
 }
@@ -132,7 +168,7 @@ function debian(name, include) {
 /**
  * Makes an image, or takes it from the cache.
  *
- * @param {'busybox' | 'debian' | 'debian-tools'} kind
+ * @param {'busybox' | 'debian' | 'debian-tools' | 'services'} kind
  * @param {(text: string) => void} [update] told what is being done
  * @returns {Promise<MadeImage>}
  */
@@ -183,6 +219,8 @@ export const busyboxImage = (update) => makeImage('busybox', update);
 export const debianImage = (update) => makeImage('debian', update);
 /** Debian with the programs that the conformance tests run. */
 export const debianToolsImage = (update) => makeImage('debian-tools', update);
+/** Debian with services that are not running, and a mirror of `OFFERED` that has no index yet. */
+export const servicesImage = (update) => makeImage('services', update);
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   await main(async () => {

@@ -8,7 +8,10 @@ import { checkIncludes } from './check-includes.mjs';
 import { command, fingerprint, listFiles, main, step, TOP, unlessUnchanged } from './lib/steps.mjs';
 
 const bin = (name) => path.join(TOP, 'node_modules', '.bin', name);
-const PRETTIER_FILES = ['{src,test,scripts,guest-kernel,rootfs}/**/*.{ts,mjs}', '*.{ts,js,json}'];
+const PRETTIER_FILES = [
+  '{src,test,scripts,guest-kernel,rootfs,docs}/**/*.{ts,mjs}',
+  '*.{ts,js,json}',
+];
 
 function nativeFiles(pattern) {
   return ['native', 'rootfs', 'test/native', 'test/fuzz'].flatMap((folder) =>
@@ -44,6 +47,11 @@ async function types(_fix, onLine) {
     log: 'tsc-test',
     onLine,
   });
+}
+
+/** The reference of the library can be made, and all that is exported has its words. */
+async function reference(_fix, onLine) {
+  await command(bin('typedoc'), ['--emit', 'none'], { log: 'typedoc', onLine });
 }
 
 async function clangFormat(fix, onLine) {
@@ -98,6 +106,7 @@ const CHECKS = {
   prettier,
   eslint,
   types,
+  reference,
   'clang-format': clangFormat,
   'C++ import directions': includes,
   'clang-tidy': clangTidy,

@@ -1,7 +1,7 @@
 // npm run perf: measures start-up, exits, memory and 9p on the lab's instruction clock, beside runc, crun and QEMU.
 // Prints a JSON object a line, then a table; exits with 1 if a figure exceeds its limit. docs/benchmarks/ tells how to read them.
 //
-//   npm run perf -- [--only cold,exits,memory,p9,crun,runc,microvm]
+//   npm run perf -- [--only cold,fork,clock,idle,exits,memory,growth,p9,crun,runc,microvm,cli]
 
 import { execFileSync } from 'node:child_process';
 import {
@@ -26,19 +26,43 @@ import { Lab } from './lab/machine.mjs';
 const PROJECT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const LAB_MEMORY_MIB = 6144;
 const BIG_FILE_BYTES = 256 << 20;
+// Of test/perf/inside.mjs, in its order; and p9, in a process for each figure.
+const PARTS = 'cold,cli,fork,clock,idle,exits,memory,growth,crun,runc,microvm'.split(',');
+const P9_LIMIT_MS = 120_000;
+const P9_TRIES = 12;
+const KILL_MONITORS = `
+  const { readFileSync, readdirSync } = require('node:fs');
+  for (const pid of readdirSync('/proc').filter(Number)) {
+    if (/^(qemu-system|clearvm-vmm)/.test(readFileSync('/proc/' + pid + '/comm'))) process.kill(pid, 'SIGKILL');
+  }`;
 
 /** The promised figures. A string names the figure of the same run that is not to be exceeded. */
 const LIMITS = {
-  'cold.total': 56,
+  'cold.total': 35,
   'cold.spawn': 8,
-  'cold.kernel': 28,
+  'cold.kernel': 20,
   'cold.exits': 500,
   'cold.exits.user': 60,
+  'cli.run': 200,
+  'cli.fork': 160,
+  'cli.ps': 150,
+  'fork.total': 8,
+  'fork.restore': 2,
+  'fork.clock': 1,
+  'idle.pss': 6,
   'vmm.pss': 4,
   'guest.touched': 24,
   'p9.read': 'peer.microvm.p9.read',
   'p9.find': 'peer.microvm.p9.find',
 };
+
+/** Of all figures whose name begins so. */
+const PREFIX_LIMITS = { 'growth.': 1.5 };
+
+function limitOf(name) {
+  const prefix = Object.keys(PREFIX_LIMITS).find((start) => name.startsWith(start));
+  return prefix === undefined ? LIMITS[name] : PREFIX_LIMITS[prefix];
+}
 
 /** Builds the workloads and what is measured on into `directory`. */
 function prepare(directory) {
@@ -82,7 +106,7 @@ function prepare(directory) {
 /** Runs the measurements in a lab, calling `onFigure` with each as it comes. */
 async function measure(config, only, onFigure) {
   const own = defaultFiles(PROJECT);
-  const wantsPeers = (name) => !only || only.includes(name);
+  const wants = (name) => !only || only.includes(name);
   const files = [
     ...own.files,
     path.join(PROJECT, 'test/perf/inside.mjs'),
@@ -96,7 +120,7 @@ async function measure(config, only, onFigure) {
     '/usr/bin/qemu-system-x86_64',
   ];
   const trees = [...own.trees, '/usr/share/qemu', '/usr/share/seabios'];
-  if (wantsPeers('p9')) {
+  if (wants('p9')) {
     files.push(`${config.big}:/data/big`);
     trees.push(`${(await debianImage()).root}:/data/tree`);
   }
@@ -106,27 +130,49 @@ async function measure(config, only, onFigure) {
     files: files.filter((file) => existsSync(file.split(':')[0])),
     trees: trees.filter((tree) => existsSync(tree.split(':')[0])),
   });
-  try {
+  const run = async (config, onFigure) => {
     let rest = '';
     const inside = path.join(PROJECT, 'test/perf/inside.mjs');
-    const { status, stderr } = await lab.run(
-      ['node', inside, JSON.stringify({ ...config, only })],
-      {
-        stdout: new Writable({
-          write(chunk, _encoding, done) {
-            const lines = (rest + chunk).split('\n');
-            rest = lines.pop();
-            for (const line of lines) onFigure(JSON.parse(line));
-            done();
-          },
-        }),
-      },
-    );
+    const { status, stderr } = await lab.run(['node', inside, JSON.stringify(config)], {
+      stdout: new Writable({
+        write(chunk, _encoding, done) {
+          const lines = (rest + chunk).split('\n');
+          rest = lines.pop();
+          for (const line of lines) onFigure(JSON.parse(line));
+          done();
+        },
+      }),
+    });
     // A part that failed has said so in a figure without a value.
     if (stderr.length > 0) process.stderr.write(stderr);
     if (status > 1) throw new Error(`the measurements ended with status ${status}`);
+  };
+  try {
+    const parts = PARTS.filter(wants);
+    if (parts.length > 0) await run({ ...config, only: parts }, onFigure);
+    if (!wants('p9')) return;
+    for (const side of ['qemu', 'clearvm']) {
+      for (const what of ['read', 'find']) {
+        const p9 = { ...config, only: ['p9'], p9: { side, what } };
+        onFigure(await measureP9(lab, (take) => run(p9, take)));
+      }
+    }
   } finally {
     await lab.close();
+  }
+}
+
+/**
+ * The lab hangs a guest with many interrupts now and then, whosever it is (docs/lab.md), and its clock then hardly moves: what does not end on this machine's clock is given another try.
+ */
+async function measureP9(lab, run) {
+  for (let tries = 1; ; tries++) {
+    let figure;
+    const limit = setTimeout(() => lab.run(['node', '-e', KILL_MONITORS]), P9_LIMIT_MS);
+    await run((each) => (figure = each));
+    clearTimeout(limit);
+    if (figure.value !== null || tries === P9_TRIES) return figure;
+    console.error(`perf: p9, try ${tries}: ${figure.message.slice(0, 200)}`);
   }
 }
 
@@ -148,7 +194,7 @@ const figures = [];
 const valueOf = (name) => figures.find((figure) => figure.name === name)?.value;
 try {
   await measure(prepare(directory), values.only?.split(','), (figure) => {
-    const limit = LIMITS[figure.name];
+    const limit = limitOf(figure.name);
     if (limit !== undefined) figure.limit = typeof limit === 'string' ? valueOf(limit) : limit;
     figures.push(figure);
     console.log(JSON.stringify(figure));

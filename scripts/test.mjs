@@ -1,9 +1,11 @@
 // npm test: sets up, builds, and runs every suite. The last line is "N passed, N failed" (", N skipped" may
 // follow); the exit status is 1 if anything has failed.
 //
-//   npm test -- --suite unit --suite native       only these; see SUITES and LONG_SUITES
+//   npm test -- --suite unit --suite native       only these; see SUITES
 //   npm test -- --suite fuzz --fuzz-seconds 300   longer than the few seconds each fuzzer gets here
 //   npm test -- --suite lab test/lab/run.test.ts  further arguments go to vitest
+//   npm test -- --suite behaviour                 command lines through Docker and clearvm: long; only when it is named
+//   npm test -- --suite soak                      the long forms of some of lab's tests: hours; only when it is named
 //   npm test -- --no-build                        with what is there already
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
@@ -154,20 +156,18 @@ const SUITES = {
   fuzz: runFuzzers,
   lab: () => runVitest('lab'),
   conformance: () => runVitest('conformance'),
+  behaviour: () => runVitest('behaviour'),
+  soak: () => runVitest('soak'),
 };
-/** Suites that run only when they are named. */
-const LONG_SUITES = {
-  programs: () => runVitest('programs'), // real programs, here and under runc
-};
-const ALL_SUITES = { ...SUITES, ...LONG_SUITES };
+const DEFAULT_SUITES = Object.keys(SUITES).filter((name) => !['behaviour', 'soak'].includes(name));
 
 await main(async () => {
-  const names = options.suite ?? Object.keys(SUITES);
-  const unknown = names.filter((name) => !(name in ALL_SUITES));
+  const names = options.suite ?? DEFAULT_SUITES;
+  const unknown = names.filter((name) => !(name in SUITES));
   if (unknown.length > 0) {
     throw Object.assign(
       new Error(
-        `There is no suite ${unknown.join(', ')}. Suites: ${Object.keys(ALL_SUITES).join(', ')}.`,
+        `There is no suite ${unknown.join(', ')}. Suites: ${Object.keys(SUITES).join(', ')}.`,
       ),
       { code: 'ERR_USAGE' },
     );
@@ -190,7 +190,7 @@ await main(async () => {
   for (const name of names) {
     console.log(`\n== ${name}`);
     const start = performance.now();
-    const counts = await ALL_SUITES[name]();
+    const counts = await SUITES[name]();
     for (const key of Object.keys(total)) total[key] += counts[key];
     const took = seconds(performance.now() - start);
     summary.push(`${name.padEnd(12)} ${format(counts)} in ${took}`);

@@ -46,7 +46,13 @@ export function errnoOf(error: unknown): string {
   return '';
 }
 
-/** The message of whatever was thrown. */
+/** Whether an error of Node's says that the disk, or the user's share of it, is full. */
+export function isDiskFull(error: unknown): boolean {
+  return ['ENOSPC', 'EDQUOT'].includes(errnoOf(error));
+}
+
+/** The message of whatever was thrown; of a full disk, what to do. */
 export function messageOf(error: unknown): string {
+  if (isDiskFull(error)) return 'no space left on the disk; free some and try again';
   return error instanceof Error ? error.message : String(error);
 }

@@ -15,12 +15,30 @@ class ClearVmAddon : public Napi::Addon<ClearVmAddon> {
  public:
   ClearVmAddon(Napi::Env env, Napi::Object exports) {
     RegisterSpawn(env, exports);
+    RegisterChannel(env, exports);
+    RegisterExecute(env, exports);
+    RegisterFiles(env, exports);
+    RegisterMount(env, exports);
     RegisterProbe(env, exports);
     RegisterPayload(env, exports);
+    RegisterSocket(env, exports);
+    RegisterTerminal(env, exports);
+    RegisterView(env, exports);
   }
 };
 
 }  // namespace
+
+void CallFromLoop(Napi::FunctionReference& function, const Napi::AsyncContext& context,
+                  std::initializer_list<napi_value> arguments) {
+  const Napi::Env env = function.Env();
+  try {
+    function.MakeCallback(env.Global(), arguments, context);
+  } catch (const Napi::Error& error) {
+    // At the end of the process the error says nothing.
+    if (error.what()[0] != 0) napi_fatal_exception(env, error.Value());
+  }
+}
 
 Napi::Error ToJsError(Napi::Env env, const Error& error) {
   Napi::Error result = Napi::Error::New(env, error.message);

@@ -5,6 +5,8 @@
 
 #include <napi.h>
 
+#include <initializer_list>
+
 #include "native/base/result.h"
 
 namespace clearvm::addon {
@@ -15,10 +17,23 @@ Napi::Error ToJsError(Napi::Env env, const Error& error);
 // The same properties on a plain object, for errors that are part of a result.
 Napi::Object ToJsObject(Napi::Env env, const Error& error);
 
+// Calls a function of JavaScript's from the event loop. What it throws is an uncaught exception
+// there; where the process is at its end, and JavaScript can be called no more, nothing happens.
+void CallFromLoop(Napi::FunctionReference& function, const Napi::AsyncContext& context,
+                  std::initializer_list<napi_value> arguments);
+
 // Each adds its file's functions to the addon's exports.
-void RegisterSpawn(Napi::Env env, Napi::Object exports);    // spawnVmm, socketPair, pipe, closeFd
-void RegisterProbe(Napi::Env env, Napi::Object exports);    // probeKvm
-void RegisterPayload(Napi::Env env, Napi::Object exports);  // runPayload
+// spawnVmm, socketPair, pipe, closeFd, releaseFd, lockFile, appendToJournal, exit
+void RegisterSpawn(Napi::Env env, Napi::Object exports);
+void RegisterChannel(Napi::Env env, Napi::Object exports);  // openChannel
+void RegisterExecute(Napi::Env env, Napi::Object exports);
+void RegisterFiles(Napi::Env env, Napi::Object exports);     // makeContainerPlaces, writeFile
+void RegisterMount(Napi::Env env, Napi::Object exports);     // makeNetwork, mountTmpfs
+void RegisterProbe(Napi::Env env, Napi::Object exports);     // probeKvm
+void RegisterSocket(Napi::Env env, Napi::Object exports);    // listenUnix, connectUnix, sendFds
+void RegisterTerminal(Napi::Env env, Napi::Object exports);  // rawTerminal, restoreTerminal
+void RegisterPayload(Napi::Env env, Napi::Object exports);   // runPayload
+void RegisterView(Napi::Env env, Napi::Object exports);      // makeView, openInRoot
 
 }  // namespace clearvm::addon
 

@@ -1,5 +1,7 @@
-// spawnVmm, socketPair, pipe, closeFd: see src/vm/addon-types.ts.
+// spawnVmm, socketPair, pipe, closeFd, releaseFd, lockFile, appendToJournal, exit: see
+// src/vm/addon-types.ts.
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -9,7 +11,8 @@
 #include <memory>
 
 #include "native/addon/addon.h"
-#include "native/addon/child.h"
+#include "native/base/child.h"
+#include "native/base/journal.h"
 
 namespace clearvm::addon {
 namespace {
@@ -40,12 +43,16 @@ void OnEnd(uv_poll_t* poll, int, int) {
   watched->ended = true;
   uv_poll_stop(poll);
   uv_close(reinterpret_cast<uv_handle_t*>(poll), Release);
-  const Napi::Env env = watched->on_exit.Env();
+  // kill() keeps what is left of this, and the callback keeps kill(): a circle that no collector
+  // would find.
+  Napi::FunctionReference on_exit = std::move(watched->on_exit);
+  watched->child.pidfd = UniqueFd();
+  const Napi::Env env = on_exit.Env();
   const Napi::HandleScope scope(env);
   const bool exited = info.si_code == CLD_EXITED;
   const Napi::Value number = Napi::Number::New(env, info.si_status);
-  watched->on_exit.MakeCallback(
-      env.Global(), {exited ? number : env.Null(), exited ? env.Null() : number}, watched->context);
+  CallFromLoop(on_exit, watched->context,
+               {exited ? number : env.Null(), exited ? env.Null() : number});
 }
 
 Napi::Value SpawnVmm(const Napi::CallbackInfo& info) {
@@ -76,6 +83,7 @@ Napi::Value SpawnVmm(const Napi::CallbackInfo& info) {
   watched->poll.data = new Holder(watched);
   uv_poll_init(loop, &watched->poll, watched->child.pidfd.get());
   uv_poll_start(&watched->poll, UV_READABLE, OnEnd);
+  if (given.Get("background").ToBoolean()) uv_unref(reinterpret_cast<uv_handle_t*>(&watched->poll));
 
   Napi::Object result = Napi::Object::New(env);
   result.Set("pid", Napi::Number::New(env, watched->child.pid));
@@ -126,6 +134,35 @@ void CloseFd(const Napi::CallbackInfo& info) {
   }
 }
 
+void ReleaseFd(const Napi::CallbackInfo& info) {
+  const int fd = info[0].As<Napi::Number>().Int32Value();
+  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null.valid() || ::dup3(null.get(), fd, O_CLOEXEC) < 0) {
+    throw ToJsError(info.Env(), SystemError("ERR_RELEASE", "dup3", "cannot release a descriptor"));
+  }
+}
+
+Napi::Value LockFile(const Napi::CallbackInfo& info) {
+  const std::string path = info[0].As<Napi::String>();
+  const bool wait = info[1].ToBoolean();
+  UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (file.valid() && ::flock(file.get(), LOCK_EX | (wait ? 0 : LOCK_NB)) == 0) {
+    return Napi::Number::New(info.Env(), file.release());
+  }
+  if (file.valid() && errno == EWOULDBLOCK) return Napi::Number::New(info.Env(), -1);
+  throw ToJsError(info.Env(), SystemError("ERR_LOCK", "flock", "cannot lock " + path));
+}
+
+void Append(const Napi::CallbackInfo& info) {
+  const std::string directory = info[0].As<Napi::String>();
+  const std::string lines = info[1].As<Napi::String>();
+  const auto most = static_cast<uint64_t>(info[2].As<Napi::Number>().Int64Value());
+  auto appended = AppendToJournal(directory, lines, most);
+  if (!appended.ok()) throw ToJsError(info.Env(), appended.error());
+}
+
+void Exit(const Napi::CallbackInfo& info) { ::_exit(info[0].As<Napi::Number>().Int32Value()); }
+
 }  // namespace
 
 void RegisterSpawn(Napi::Env env, Napi::Object exports) {
@@ -133,6 +170,10 @@ void RegisterSpawn(Napi::Env env, Napi::Object exports) {
   exports.Set("socketPair", Napi::Function::New(env, SocketPair));
   exports.Set("pipe", Napi::Function::New(env, Pipe));
   exports.Set("closeFd", Napi::Function::New(env, CloseFd));
+  exports.Set("releaseFd", Napi::Function::New(env, ReleaseFd));
+  exports.Set("lockFile", Napi::Function::New(env, LockFile));
+  exports.Set("appendToJournal", Napi::Function::New(env, Append));
+  exports.Set("exit", Napi::Function::New(env, Exit));
 }
 
 }  // namespace clearvm::addon

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 
 #include <array>
+#include <future>
 
 namespace clearvm {
 
@@ -70,6 +71,15 @@ void EventLoop::Post(std::function<void()> task) {
   const uint64_t one = 1;
   // EAGAIN means that the counter is full, so a wake-up is pending anyway.
   [[maybe_unused]] ssize_t wrote = ::write(wake_.get(), &one, sizeof one);
+}
+
+void EventLoop::Call(const std::function<void()>& task) {
+  std::promise<void> done;
+  Post([&] {
+    task();
+    done.set_value();
+  });
+  done.get_future().wait();
 }
 
 void EventLoop::RunTasks() {

@@ -33,6 +33,10 @@ class EventLoop {
   // Runs `task` on the loop's thread, soon; tasks posted before Run run first in it.
   void Post(std::function<void()> task);
 
+  // Runs `task` on the loop's thread, and returns when it is done. Any other thread, while the loop
+  // runs.
+  void Call(const std::function<void()>& task);
+
   // Dispatches until Stop. Errors: epoll_wait(2)'s.
   Result<void> Run();
   void Stop();

@@ -38,6 +38,7 @@ constexpr uint32_t kSetupRngSeed = 9;
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kHugePage = 2ull << 20;
+constexpr uint64_t kWorthHugePage = 256 << 10;  // bytes of the kernel's file in it
 constexpr uint64_t kInitrdMax =
     1ull << 31;  // initrd_addr_max of a kernel's setup header, which an ELF lacks
 
@@ -73,12 +74,12 @@ Result<void> CheckOptions(const BootOptions& options) {
   return {};
 }
 
-// Decides where the initramfs goes: as high as it may, so that the kernel, which takes memory from
-// the top, has it in the pages that it touches first.
-Result<Initrd> PlaceInitrd(const kvm::GuestMemory& memory, int fd, uint64_t kernel_end) {
+// Decides where the initramfs goes: right behind the first MiB, in the huge page that the tables of
+// the boot have touched already; if there is no room before the kernel, as high as it may.
+Result<Initrd> PlaceInitrd(const kvm::GuestMemory& memory, int fd, const ElfImage& kernel) {
   const uint64_t top = std::min(memory.regions().front().size, kInitrdMax);
   if (fd < 0) {
-    if (top < kernel_end) return TooSmall(memory, kernel_end);
+    if (top < kernel.end) return TooSmall(memory, kernel.end);
     return Initrd{};
   }
   CLEARVM_ASSIGN(const uint64_t size, FileSize(fd, "ERR_INITRD", "the initramfs"));
@@ -87,9 +88,28 @@ Result<Initrd> PlaceInitrd(const kvm::GuestMemory& memory, int fd, uint64_t kern
                  "the initramfs has " + std::to_string(size) + " bytes, not 1 byte to 2 GiB"};
   }
   const uint64_t taken = RoundUp(size, kPage);
-  const uint64_t first_free = RoundUp(kernel_end, kPage);
+  const uint64_t first_free = RoundUp(kernel.end, kPage);
+  if (taken <= kernel.start - kHighMemoryStart) {
+    if (top < first_free) return TooSmall(memory, first_free);
+    return Initrd{kHighMemoryStart, size};
+  }
   if (top < first_free || top - first_free < taken) return TooSmall(memory, first_free + taken);
   return Initrd{(top - taken) & ~(kPage - 1), size};
+}
+
+// 4 KiB pages cost the boot most of its time, but a huge page of which the kernel has next to
+// nothing is 2 MiB to clear for it.
+void AdvisePages(const kvm::GuestMemory& memory, const ElfImage& image) {
+  const uint64_t first = image.start & ~(kHugePage - 1);
+  for (uint64_t page = first; page < image.end; page += kHugePage) {
+    uint64_t loaded = 0;
+    for (const ElfSegment& segment : image.segments) {
+      const uint64_t from = std::max(page, segment.guest_address);
+      const uint64_t to = std::min(page + kHugePage, segment.guest_address + segment.file_size);
+      if (from < to) loaded += to - from;
+    }
+    memory.AdviseHugePages(page, kHugePage, loaded >= kWorthHugePage);
+  }
 }
 
 Result<void> WriteSeed(const kvm::GuestMemory& memory, std::span<const uint8_t> seed) {
@@ -141,12 +161,9 @@ Result<void> WriteBootParams(const kvm::GuestMemory& memory, const BootOptions& 
 Result<BootEntry> Load(const kvm::GuestMemory& memory, const BootOptions& options) {
   CLEARVM_RETURN_IF_ERROR(CheckOptions(options));
   CLEARVM_ASSIGN(const ElfImage image, ParseElf(options.kernel_fd));
-  CLEARVM_ASSIGN(const Initrd initrd, PlaceInitrd(memory, options.initrd_fd, image.end));
+  CLEARVM_ASSIGN(const Initrd initrd, PlaceInitrd(memory, options.initrd_fd, image));
 
-  // Only whole huge pages inside one advised range are ever used. 4 KiB pages cost the boot most of
-  // its time.
-  const uint64_t advise_from = image.start & ~(kHugePage - 1);
-  memory.AdviseHugePages(advise_from, RoundUp(image.end, kHugePage) - advise_from);
+  AdvisePages(memory, image);
   CLEARVM_RETURN_IF_ERROR(LoadSegments(options.kernel_fd, image, memory));
 
   if (initrd.size != 0) {

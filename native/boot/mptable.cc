@@ -153,7 +153,8 @@ Result<void> WriteMpTable(const kvm::GuestMemory& memory, uint32_t cpus, uint32_
   table.Add(BusEntry{kBus, kIsaBus, {'I', 'S', 'A', ' ', ' ', ' '}});
   table.Add(IoapicEntry{kIoapic, kvm::kIoapicId, kIoapicVersion, kEnabled,
                         static_cast<uint32_t>(kvm::kIoapicAddress)});
-  for (uint32_t pin = 0; pin < irq_pins; ++pin) {
+  // Pin 0 would be the timer's: there is none, and each pin that is listed costs the kernel exits.
+  for (uint32_t pin = 1; pin < irq_pins; ++pin) {
     const auto line = static_cast<uint8_t>(pin);
     table.Add(InterruptEntry{kIoInterrupt, kVectored, kEdgeActiveHigh, kIsaBus, line,
                              kvm::kIoapicId, line});

@@ -16,7 +16,7 @@ inline constexpr uint64_t kMpTablePage = 0x9f000;
 
 // Writes the floating pointer and the configuration table: `cpus` (1 to 32) processors with the
 // local APIC ids 0, 1, ..., an ISA bus, the IOAPIC (kvm/ioapic.h), and for each of its `irq_pins`
-// (1 to 64) pins the interrupt of the same number, edge-triggered and active high. Errors:
+// (1 to 64) pins but 0 the interrupt of the same number, edge-triggered and active high. Errors:
 // ERR_GUEST_ADDRESS.
 Result<void> WriteMpTable(const kvm::GuestMemory& memory, uint32_t cpus, uint32_t irq_pins);
 

@@ -22,9 +22,16 @@ struct Share {
 struct Overlay {
   std::string layers;              // the directory that holds the lower ones
   std::vector<std::string> lower;  // names in it, topmost first; no '/', ':', ',' or '\'
-  std::string state;               // a directory that holds "upper" and "work"
+  std::string base;                // a directory below all of them; empty: none
+  std::string state;               // a directory that holds "upper" and "work"; empty: read-only
   bool read_only = false;
+  // Whiteouts of directories and the like are user.overlay.* instead of trusted.overlay.*, as a
+  // mount in a user namespace needs them.
+  bool user_xattrs = false;
 };
+
+// Where the first overlay of a plan is mounted, below the jail's root.
+inline constexpr char kFirstOverlay[] = "/overlay0";
 
 struct Plan {
   std::vector<Overlay> overlays;
@@ -47,6 +54,16 @@ struct Entered {
 // the child did (128 + n for a signal). Call before any thread exists. Needs CAP_SYS_ADMIN. Errors:
 // ERR_JAIL.
 Result<void> UnshareNamespaces();
+
+// Moves this thread, while it is the only one, into the network namespace that is bound to `path`:
+// an empty one, which VMs may share, for they have no sockets but Unix ones. Making one takes
+// longer than all the other namespaces together. Where `path` (empty: none) cannot be used, makes
+// one. Errors: ERR_JAIL.
+Result<void> EnterNetwork(const std::string& path);
+
+// Mounts an overlay on the directory `target`, which it makes, and returns its root. It changes the
+// working directory. Errors: ERR_SHARE (a path of the overlay), ERR_JAIL.
+Result<UniqueFd> MountOverlay(const Overlay& overlay, const std::string& target);
 
 // Mounts what the plan names and makes it all there is: afterwards / is an empty read-only tmpfs
 // but for the mount points. Call in a mount namespace of its own. Errors: ERR_JAIL, ERR_SHARE (a

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -24,6 +25,13 @@ Result<void> UnshareNamespaces() {
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+Result<void> EnterNetwork(const std::string& path) {
+  const UniqueFd shared(path.empty() ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (shared.valid() && ::setns(shared.get(), CLONE_NEWNET) == 0) return {};
+  if (::unshare(CLONE_NEWNET) == 0) return {};
+  return SystemError("ERR_JAIL", "unshare", "cannot enter a network namespace");
 }
 
 }  // namespace clearvm::jail

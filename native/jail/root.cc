@@ -35,32 +35,7 @@ Result<UniqueFd> MountProc() {
   return fds;
 }
 
-Result<UniqueFd> MountOverlay(const Overlay& overlay, const std::string& target) {
-  UniqueFd state(::open(overlay.state.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!state.valid()) {
-    return SystemError("ERR_SHARE", "open", "the container's state directory " + overlay.state);
-  }
-  // The option string is limited to one page: names relative to the layers keep it short, and an fd
-  // keeps commas in the state directory's path out of it.
-  if (::chdir(overlay.layers.c_str()) != 0) {
-    return SystemError("ERR_SHARE", "chdir", "the layers directory " + overlay.layers);
-  }
-  std::string options = "lowerdir=";
-  for (size_t i = 0; i < overlay.lower.size(); i++) {
-    if (i > 0) options += ':';
-    options += overlay.lower[i];
-  }
-  const std::string base = "/proc/self/fd/" + std::to_string(state.get());
-  options += ",upperdir=" + base + "/upper,workdir=" + base + "/work";
-  if (::mkdir(target.c_str(), 0700) != 0) return JailError("mkdir", "cannot make " + target);
-  if (::mount("overlay", target.c_str(), "overlay",
-              MS_NODEV | MS_NOSUID | (overlay.read_only ? MS_RDONLY : 0), options.c_str()) != 0) {
-    return SystemError("ERR_SHARE", "mount", "cannot mount the image's layers as an overlay");
-  }
-  UniqueFd root(::open(target.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root.valid()) return JailError("open", "cannot open the overlay");
-  return root;
-}
+std::string PathOf(const UniqueFd& fd) { return "/proc/self/fd/" + std::to_string(fd.get()); }
 
 // Makes a directory `target` in which the file is bind-mounted as "file".
 Result<UniqueFd> WrapFile(UniqueFd file, const std::string& target) {
@@ -134,6 +109,44 @@ Result<void> PivotInto(const char* root) {
 }
 
 }  // namespace
+
+Result<UniqueFd> MountOverlay(const Overlay& overlay, const std::string& target) {
+  UniqueFd state;
+  if (!overlay.state.empty()) {
+    state = UniqueFd(::open(overlay.state.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  }
+  if (!state.valid() && !overlay.state.empty()) {
+    return SystemError("ERR_SHARE", "open", "the container's state directory " + overlay.state);
+  }
+  // The option string is limited to one page: names relative to the layers keep it short, and an fd
+  // keeps commas in the state directory's path out of it.
+  if (::chdir(overlay.layers.c_str()) != 0) {
+    return SystemError("ERR_SHARE", "chdir", "the layers directory " + overlay.layers);
+  }
+  std::string options = "lowerdir=";
+  for (size_t i = 0; i < overlay.lower.size(); i++) {
+    if (i > 0) options += ':';
+    options += overlay.lower[i];
+  }
+  UniqueFd base;
+  if (!overlay.base.empty()) {
+    base = UniqueFd(::open(overlay.base.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!base.valid()) return SystemError("ERR_SHARE", "open", "the directory " + overlay.base);
+    options += ":" + PathOf(base);
+  }
+  if (state.valid()) {
+    options += ",upperdir=" + PathOf(state) + "/upper,workdir=" + PathOf(state) + "/work";
+  }
+  if (overlay.user_xattrs) options += ",userxattr";
+  if (::mkdir(target.c_str(), 0700) != 0) return JailError("mkdir", "cannot make " + target);
+  if (::mount("overlay", target.c_str(), "overlay",
+              MS_NODEV | MS_NOSUID | (overlay.read_only ? MS_RDONLY : 0), options.c_str()) != 0) {
+    return SystemError("ERR_SHARE", "mount", "cannot mount the image's layers as an overlay");
+  }
+  UniqueFd root(::open(target.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root.valid()) return JailError("open", "cannot open the overlay");
+  return root;
+}
 
 Result<Entered> EnterRoot(const Plan& plan) {
   Entered entered;

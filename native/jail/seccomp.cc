@@ -1,22 +1,31 @@
 #include "native/jail/seccomp.h"
 
-#include <linux/audit.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstddef>
+#include <array>
 #include <cstdio>
+
+#include "native/jail/filter.h"
+#include "native/jail/rules.h"
 
 namespace clearvm::jail {
 namespace {
 
-// The program's own memory is little-endian, so a 64-bit argument's low half comes first.
-constexpr uint32_t ArgumentOffset(int index) {
-  return offsetof(seccomp_data, args) + 8 * static_cast<uint32_t>(index);
+template <ThreadKind kKind>
+constexpr auto MakeFilter() {
+  constexpr Filter program = Compile(RulesFor(kKind));
+  std::array<sock_filter, program.size()> filter{};
+  std::copy(program.begin(), program.end(), filter.begin());
+  return filter;
 }
+
+constexpr auto kMainFilter = MakeFilter<ThreadKind::kMain>();
+constexpr auto kVcpuFilter = MakeFilter<ThreadKind::kVcpu>();
+constexpr auto kIoFilter = MakeFilter<ThreadKind::kIo>();
+constexpr auto kFsFilter = MakeFilter<ThreadKind::kFs>();
 
 void ReportTrap(int, siginfo_t* info, void*) {
   char line[96];
@@ -28,32 +37,18 @@ void ReportTrap(int, siginfo_t* info, void*) {
 
 }  // namespace
 
-std::vector<sock_filter> Compile(std::span<const Rule> rules) {
-  std::vector<sock_filter> program = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-  };
-  for (const Rule& rule : rules) {
-    if (rule.index < 0) {
-      program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, rule.number, 0, 1));
-      program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-      continue;
-    }
-    // On a match of the number: load the argument, compare it with each value, refuse.
-    const auto count = rule.arguments.size();
-    program.push_back(
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, rule.number, 0, static_cast<uint8_t>(2 * count + 2)));
-    program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, ArgumentOffset(rule.index)));
-    for (uint32_t argument : rule.arguments) {
-      program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, argument, 0, 1));
-      program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
-    }
-    program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP));
+std::span<const sock_filter> FilterFor(ThreadKind kind) {
+  switch (kind) {
+    case ThreadKind::kMain:
+      return kMainFilter;
+    case ThreadKind::kVcpu:
+      return kVcpuFilter;
+    case ThreadKind::kIo:
+      return kIoFilter;
+    case ThreadKind::kFs:
+      return kFsFilter;
   }
-  program.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP));
-  return program;
+  return kVcpuFilter;
 }
 
 Result<void> InstallTrapReport() {
@@ -67,9 +62,9 @@ Result<void> InstallTrapReport() {
 }
 
 Result<void> ConfineThread(ThreadKind kind) {
-  const std::vector<Rule> rules = RulesFor(kind);
-  std::vector<sock_filter> program = Compile(rules);
-  const sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+  const std::span<const sock_filter> program = FilterFor(kind);
+  const sock_fprog filter{static_cast<unsigned short>(program.size()),
+                          const_cast<sock_filter*>(program.data())};  // it is only read
   if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) != 0) {
     return SystemError("ERR_JAIL", "seccomp", "cannot confine a thread to its system calls");
   }

@@ -1,4 +1,4 @@
-// The system calls that each kind of thread may make: seccomp(2),
+// Confines threads to their system calls: seccomp(2),
 // Documentation/userspace-api/seccomp_filter.rst.
 #ifndef CLEARVM_JAIL_SECCOMP_H_
 #define CLEARVM_JAIL_SECCOMP_H_
@@ -7,8 +7,8 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
+#include "native/base/fixed_list.h"
 #include "native/base/result.h"
 
 namespace clearvm::jail {
@@ -16,7 +16,7 @@ namespace clearvm::jail {
 enum class ThreadKind {
   kMain,  // control socket, agent
   kVcpu,  // KVM_RUN, register blocks
-  kIo,    // console, rng, vsock
+  kIo,    // console, rng, vsock, balloon
   kFs,    // one 9p export
 };
 
@@ -25,15 +25,13 @@ enum class ThreadKind {
 struct Rule {
   uint32_t number;
   int index = -1;
-  std::vector<uint32_t> arguments = {};
+  FixedList<uint32_t, 32> arguments = {};
 };
 
-// The allow-list of a kind of thread.
-std::vector<Rule> RulesFor(ThreadKind kind);
+using Rules = FixedList<Rule, 128>;  // no number twice
 
-// The BPF program that lets through what `rules` allow, on x86-64 only, and traps (SIGSYS)
-// everything else.
-std::vector<sock_filter> Compile(std::span<const Rule> rules);
+// The BPF program for a kind of thread (native/jail/filter.h).
+std::span<const sock_filter> FilterFor(ThreadKind kind);
 
 // Makes a forbidden call end the process with a line on stderr that names the call. Once per
 // process.

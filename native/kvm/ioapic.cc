@@ -84,6 +84,26 @@ Result<void> Ioapic::Write(uint64_t offset, std::span<const uint8_t> data) {
   return {};
 }
 
+void Ioapic::Save(ByteWriter& out) {
+  std::lock_guard lock(mutex_);
+  out.Put(select_);
+  out.Put(id_);
+  out.PutList(std::span<const uint64_t>(redirection_));
+}
+
+Result<void> Ioapic::Restore(ByteReader& in) {
+  std::lock_guard lock(mutex_);
+  select_ = in.Take<uint32_t>() & 0xff;
+  id_ = in.Take<uint8_t>();
+  std::vector<uint64_t> entries = in.TakeList<uint64_t>(kIoapicMaxPins);
+  if (entries.size() != redirection_.size()) {
+    return Error{"ERR_KVM_IOAPIC_STATE", 0, "", "the IOAPIC's state has another number of pins"};
+  }
+  for (uint64_t& entry : entries) entry &= kWritable;
+  redirection_ = std::move(entries);
+  return UpdateRoutes();
+}
+
 uint32_t Ioapic::ReadRegister() const {
   switch (select_) {
     case kIndexId:

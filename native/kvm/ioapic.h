@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "native/base/bytes.h"
 #include "native/base/result.h"
 #include "native/kvm/vm.h"
 
@@ -36,6 +37,11 @@ class Ioapic {
   // sheet does not define read as 0 and write nothing. Errors: SetRoutes'.
   void Read(uint64_t offset, std::span<uint8_t> out);
   Result<void> Write(uint64_t offset, std::span<const uint8_t> data);
+
+  // The registers, as bytes. Restore takes those of an IOAPIC with as many pins, and sets the
+  // routes once. Errors: ERR_KVM_IOAPIC_STATE, SetRoutes'.
+  void Save(ByteWriter& out);
+  Result<void> Restore(ByteReader& in);
 
  private:
   uint32_t ReadRegister() const;

@@ -77,6 +77,17 @@ Result<CpuidTable> System::SupportedCpuid() const {
   return CpuidTable(header->entries, header->entries + header->nent);
 }
 
+Result<std::vector<uint32_t>> System::MsrIndices() const {
+  constexpr size_t kMost = 1024;
+  std::vector<uint32_t> list(1 + kMost);  // struct kvm_msr_list
+  list[0] = kMost;
+  if (::ioctl(fd_.get(), KVM_GET_MSR_INDEX_LIST, list.data()) != 0) {
+    return SystemError("ERR_KVM_MSRS", "ioctl(KVM_GET_MSR_INDEX_LIST)",
+                       "KVM does not tell which MSRs a vCPU has");
+  }
+  return std::vector<uint32_t>(list.begin() + 1, list.begin() + 1 + list[0]);
+}
+
 Result<Vm> System::CreateVm() const {
   int fd;
   do {

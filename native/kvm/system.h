@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "native/base/fd.h"
 #include "native/base/result.h"
@@ -29,6 +30,10 @@ class System {
 
   // Every CPUID leaf that KVM and the host's processor can give a guest. Errors: ERR_KVM_CPUID.
   Result<CpuidTable> SupportedCpuid() const;
+
+  // The MSRs that make up a vCPU's state (KVM_GET_MSR_INDEX_LIST); a guest's CPUID may lack some.
+  // Errors: ERR_KVM_MSRS.
+  Result<std::vector<uint32_t>> MsrIndices() const;
 
   // A VM with nothing in it. Errors: ERR_KVM_CREATE_VM.
   Result<Vm> CreateVm() const;

@@ -76,6 +76,7 @@ struct Fid {
   bool readable = false;  // kFile
   bool writable = false;  // kFile
   bool locked = false;    // has held a lock
+  uint32_t flags = 0;     // kFile and kDirectory: Tlopen's or Tlcreate's
   NodeRef node;
   // Where the walk found it, for Tremove and Trename only; they verify that it is still there.
   NodeRef parent;
@@ -98,6 +99,14 @@ class FidTable {
 
   // A new fid with that number; nullptr where the limit is reached. It must not exist yet.
   Fid* Insert(uint32_t number);
+
+  // Calls `act` with each fid, in no order; it may change no number, and erase none.
+  template <typename Act>
+  void ForEach(Act act) const {
+    for (const auto& slot : slots_) {
+      if (slot != nullptr) act(*slot);
+    }
+  }
 
   void Erase(Fid* fid);
   void Clear();

@@ -58,10 +58,11 @@ Errno EntryName::Set(std::string_view name) {
 
 HostFs::ProcName::ProcName(int fd) { *std::to_chars(text, text + sizeof(text) - 1, fd).ptr = '\0'; }
 
-HostFs::HostFs(UniqueFd proc_self_fd, Ownership ownership, bool read_only)
+HostFs::HostFs(UniqueFd proc_self_fd, Ownership ownership, bool read_only, bool exclusive)
     : proc_self_fd_(std::move(proc_self_fd)),
       ownership_(ownership),
       read_only_(read_only),
+      exclusive_(exclusive),
       server_uid_(geteuid()),
       server_gid_(getegid()) {}
 
@@ -69,9 +70,12 @@ uint64_t HostFs::QidPath(dev_t device, ino_t inode) {
   // The lower 48 bits of the inode number as they are, above them a number for (device, upper 16
   // bits): unique, and the inode number itself for the first device, which is the root's.
   constexpr uint64_t kLower = (uint64_t{1} << kInodeBits) - 1;
+  if (!kept_.empty()) {
+    if (const auto kept = kept_.find({device, inode}); kept != kept_.end()) return kept->second;
+  }
   const PrefixKey key{device, inode >> kInodeBits};
   if (prefixes_.empty() || !(key == last_key_)) {
-    const uint64_t next = prefixes_.size();
+    const uint64_t next = first_prefix_ + prefixes_.size();
     uint64_t prefix = kMaxPrefixes;
     if (const auto found = prefixes_.find(key); found != prefixes_.end()) {
       prefix = found->second;

@@ -7,8 +7,10 @@
 #include <sys/stat.h>
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "native/p9/fids.h"
 #include "native/p9/ownership.h"
@@ -42,7 +44,7 @@ struct NewFile {
 class HostFs {
  public:
   // `proc_self_fd`: an O_PATH descriptor of this process's /proc/self/fd.
-  HostFs(UniqueFd proc_self_fd, Ownership ownership, bool read_only);
+  HostFs(UniqueFd proc_self_fd, Ownership ownership, bool read_only, bool exclusive);
 
   // Whether Open works on this directory by way of /proc/self/fd, which it needs for files. ESTALE:
   // that is not ours.
@@ -90,7 +92,24 @@ class HostFs {
   Errno Verify(const Node& directory, const EntryName& name, const Node& file);
 
   uint64_t QidPath(dev_t device, ino_t inode);
+
+  // For a session that goes on where another one has stopped, over other files: what that one's
+  // client knows by a qid keeps it, and no other file ever gets one that it may know. Forget comes
+  // first: no prefix below `used` is given out after it.
+  uint32_t used_prefixes() const;
+  void ForgetQids(uint32_t used);
+  void KeepQid(const Node& node, uint64_t path) { kept_[{node.device, node.inode}] = path; }
+
+  // Where the node lies below `root`, without a slash before it; "" for the root itself. ENOENT: no
+  // name leads there (any more); ENAMETOOLONG.
+  Errno FindPath(const Node& root, const Node& node, std::string* path);
+  // What lies at such a path; no symbolic link is followed.
+  Errno OpenPath(const Node& root, const std::string& path, NodeRef* node);
+  // Makes a file like `file` that has no name. For a regular one, `io` is open for writing.
+  Errno MakeNameless(const Node& root, const NewFile& file, NodeRef* node, UniqueFd* io);
+  Errno ReadTarget(const Node& link, std::string* target);
   bool read_only() const { return read_only_; }
+  bool exclusive() const { return exclusive_; }
   Ownership ownership() const { return ownership_; }
 
  private:
@@ -107,6 +126,7 @@ class HostFs {
   UniqueFd proc_self_fd_;
   Ownership ownership_;
   bool read_only_;
+  bool exclusive_;
   uid_t server_uid_;
   gid_t server_gid_;
   // Qid prefixes of (device, upper 16 bits of the inode number): see QidPath.
@@ -121,6 +141,13 @@ class HostFs {
     }
   };
   std::unordered_map<PrefixKey, uint64_t, PrefixHash> prefixes_;
+  uint64_t first_prefix_ = 0;
+  struct FileHash {
+    size_t operator()(const std::pair<dev_t, ino_t>& key) const {
+      return key.first * 0x9e3779b97f4a7c15u ^ key.second;
+    }
+  };
+  std::unordered_map<std::pair<dev_t, ino_t>, uint64_t, FileHash> kept_;
   PrefixKey last_key_{};
   uint64_t last_prefix_ = 0;
 };

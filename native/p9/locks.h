@@ -38,6 +38,14 @@ class LockTable {
 
   void Clear() { files_.clear(), locks_ = 0; }
 
+  // Calls `act` with each lock: its fid's number, its type and its range.
+  template <typename Act>
+  void ForEach(Act act) const {
+    for (const auto& [key, file] : files_) {
+      for (const Record& record : file.records) act(record.fid, record.type, record.range);
+    }
+  }
+
  private:
   struct Record {
     uint32_t fid;

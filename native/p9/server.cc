@@ -37,7 +37,8 @@ Result<std::unique_ptr<Server>> Server::Create(Export config) {
                        "9p export: open files cannot be opened again without /proc; mount it, or "
                        "create the server before it is gone");
   }
-  auto fs = std::make_unique<HostFs>(std::move(proc), config.ownership, config.read_only);
+  auto fs = std::make_unique<HostFs>(std::move(proc), config.ownership, config.read_only,
+                                     config.exclusive);
   NodeRef root;
   if (!config.root.valid()) return Invalid("9p export: there is no descriptor of its root");
   if (const Errno error = fs->Adopt(std::move(config.root), &root); error != 0) {
@@ -63,5 +64,7 @@ size_t Server::Handle(std::span<const iovec> request, std::span<const iovec> rep
 }
 
 void Server::Reset() { state_->Reset(); }
+Result<void> Server::Save(ByteWriter& out) { return state_->Save(out); }
+Result<void> Server::Restore(ByteReader& in) { return state_->Restore(in); }
 
 }  // namespace clearvm::p9

@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 
+#include "native/base/bytes.h"
 #include "native/base/fd.h"
 #include "native/base/result.h"
 
@@ -28,6 +29,9 @@ struct Export {
   // itself.
   UniqueFd proc_self_fd;
   bool read_only = false;
+  // Nobody else writes the files, and the client caches them: where it writes is where the bytes
+  // belong, even by O_APPEND while the host's file still lacks what the client has cached.
+  bool exclusive = false;
   Ownership ownership = Ownership::kHost;
   uint32_t max_message = 512 * 1024;  // msize limit, bytes, 4096 to 1 MiB
   uint32_t max_fids = 65536;          // fids alive at once; more get ENFILE
@@ -50,6 +54,15 @@ class Server {
 
   // Forgets every fid, as a new Tversion does.
   void Reset();
+
+  // The session as bytes, for a snapshot: every fid, by the path of its file below the export; the
+  // content of files that are open and have no name any more; locks. Between two requests. Errors:
+  // ERR_SNAPSHOT_FILES: an open file that could not be opened again, by its name.
+  Result<void> Save(ByteWriter& out);
+  // Goes on with such a session over this export, which holds the same files, on a server that has
+  // not been used. `in` may hold anything. Errors: ERR_SNAPSHOT_FILES: a file that is not there any
+  // more, or locked by somebody else, by its name; ERR_DEVICE_STATE.
+  Result<void> Restore(ByteReader& in);
 
  private:
   struct State;

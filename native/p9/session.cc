@@ -21,6 +21,7 @@ Session::Session(std::unique_ptr<HostFs> fs, NodeRef root, uint32_t max_message,
 void Session::Reset() {
   fids_.Clear();
   locks_.Clear();
+  links_.clear();
   xattr_bytes_ = 0;
   negotiated_ = false;
   message_limit_ = max_message_;

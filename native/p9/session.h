@@ -4,7 +4,11 @@
 
 #include <array>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "native/base/bytes.h"
+#include "native/base/result.h"
 #include "native/p9/codec.h"
 #include "native/p9/fids.h"
 #include "native/p9/host_fs.h"
@@ -20,6 +24,9 @@ class Session {
   // See Server::Handle.
   size_t Handle(Scattered request, Scattered reply);
   void Reset();
+  // See Server's.
+  Result<void> Save(ByteWriter& out);
+  Result<void> Restore(ByteReader& in);
 
  private:
   // The largest message but Twrite that is taken: Tsymlink with the longest name and target is
@@ -79,6 +86,8 @@ class Session {
   Errno Lock(Call& call);
   Errno GetLock(Call& call);
   Errno OpenNode(const Node& node, uint32_t flags, UniqueFd* io);
+  // Opens a fid that was open in another session.
+  Errno Reopen(Fid* fid, FidKind kind, uint32_t flags);
 
   // session_names.cc
   Errno MakeDirectory(Call& call);
@@ -100,6 +109,23 @@ class Session {
   Errno CommitXattr(const Fid& fid);
   Errno LoadXattr(const Fid& fid, const std::string& name, XattrTransfer* transfer);
 
+  // session_state.cc
+  struct SavedNodes;
+  Result<void> SaveNode(const Node& node, bool open, uint64_t* budget, ByteWriter& out);
+  Result<void> SaveNameless(const Node& node, uint64_t* budget, ByteWriter& out);
+  // None: it is not there any more.
+  Result<NodeRef> RestoreNode(ByteReader& in, std::string* path);
+  Result<NodeRef> RestoreNameless(ByteReader& in, const std::string& path);
+  Result<void> RestoreFid(ByteReader& in, const SavedNodes& nodes);
+  // A name that a file has got by Tlink: the one by which it was opened may go.
+  void RememberLink(const Node& file, const Node& directory, const std::string& name);
+  Errno FindAnyPath(const Node& node, std::string* path);
+  struct KnownLink {
+    dev_t device;
+    ino_t inode;
+    std::string path;
+  };
+
   std::unique_ptr<HostFs> fs_;
   NodeRef root_;
   uint32_t max_message_;
@@ -107,6 +133,7 @@ class Session {
   bool negotiated_ = false;
   FidTable fids_;
   LockTable locks_;
+  std::vector<KnownLink> links_;  // the newest
   size_t xattr_bytes_ = 0;
   std::array<uint8_t, kMaxFields> request_fields_;
   std::array<uint8_t, kMaxReplyFields> reply_fields_;

@@ -28,10 +28,10 @@ constexpr size_t kEntryHead = kQidBytes + 8 + 1 + 2;  // qid, offset, type, leng
 // What open(2) is told: access mode and the flags that mean something on the host. O_DIRECT is left
 // out (the guest's buffers need not be aligned as the host's file system wants it), O_NONBLOCK too
 // (it says nothing on files).
-int HostFlags(uint32_t flags) {
+int HostFlags(uint32_t flags, const HostFs& fs) {
   int host = static_cast<int>(flags & kOpenAccess);
   if ((flags & kOpenTruncate) != 0) host |= O_TRUNC;
-  if ((flags & kOpenAppend) != 0) host |= O_APPEND;
+  if ((flags & kOpenAppend) != 0 && !fs.exclusive()) host |= O_APPEND;
   if ((flags & kOpenDsync) != 0) host |= O_DSYNC;
   if ((flags & kOpenSync) == kOpenSync) host |= O_SYNC;
   if ((flags & kOpenNoAtime) != 0) host |= O_NOATIME;
@@ -46,6 +46,7 @@ void MarkOpen(Fid* fid, FidKind kind, uint32_t flags) {
   fid->kind = kind;
   fid->readable = (flags & kOpenAccess) != O_WRONLY;
   fid->writable = (flags & kOpenAccess) != O_RDONLY;
+  fid->flags = flags;
   fid->directory_position = 0;
 }
 
@@ -63,11 +64,23 @@ Errno Session::OpenNode(const Node& node, uint32_t flags, UniqueFd* io) {
     if ((attributes.st_mode & S_IFMT) != node.type) return ENXIO;
   }
   UniqueFd opened;
-  if (const Errno error = fs_->Open(node, HostFlags(flags), &opened); error != 0) return error;
+  if (const Errno error = fs_->Open(node, HostFlags(flags, *fs_), &opened); error != 0)
+    return error;
   if ((flags & kOpenTruncate) != 0) {
     if (const Errno error = fs_->DropSetId(node, opened.get()); error != 0) return error;
   }
   *io = std::move(opened);
+  return 0;
+}
+
+Errno Session::Reopen(Fid* fid, FidKind kind, uint32_t flags) {
+  // What these ask for was done when it was opened first.
+  const uint32_t again = flags & ~(kOpenTruncate | kOpenExclusive);
+  if ((kind == FidKind::kDirectory) != S_ISDIR(fid->node->type)) return EINVAL;
+  if (const Errno error = OpenNode(*fid->node, again, &fid->io); error != 0) return error;
+  MarkOpen(fid, kind, again);
+  // The host's offset is that of another descriptor.
+  fid->directory_position = ~uint64_t{0};
   return 0;
 }
 
@@ -102,7 +115,7 @@ Errno Session::Create(Call& call) {
   NodeRef node;
   UniqueFd io;
   const NewFile file{.mode = S_IFREG | (mode & 07777), .uid = fid->uid, .gid = gid};
-  Errno error = fs_->MakeAndOpen(*fid->node, entry, file, HostFlags(flags), &node);
+  Errno error = fs_->MakeAndOpen(*fid->node, entry, file, HostFlags(flags, *fs_), &node);
   if (error == EEXIST && (flags & kOpenExclusive) == 0) {
     error = fs_->Walk(*fid->node, entry, &node);
     if (error == 0) error = OpenNode(*node, flags, &io);

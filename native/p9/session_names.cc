@@ -78,7 +78,9 @@ Errno Session::MakeLink(Call& call) {
   EntryName entry;
   if (const Errno error = entry.Set(name); error != 0) return error;
   if (S_ISDIR(file->node->type)) return EPERM;
-  return fs_->Link(*file->node, *directory->node, entry);
+  const Errno error = fs_->Link(*file->node, *directory->node, entry);
+  if (error == 0) RememberLink(*file->node, *directory->node, std::string(name));
+  return error;
 }
 
 Errno Session::Rename(Call& call) {

@@ -1,7 +1,10 @@
 /*
- * The protocol on the VMM's control socket: between the engine (or whoever started the VMM) and
- * clearvm-vmm. A Unix stream socket, inherited by the VMM; frames as in agent.h (struct clearvm_frame), with
- * `process` renamed: requests carry a number of the sender's choice there, and replies repeat it.
+ * The protocol on the VMM's sockets: frames as in agent.h (struct clearvm_frame), with `process` renamed:
+ * requests carry a number of the sender's choice there, and replies repeat it.
+ *
+ * The control socket is a connected Unix stream socket that the VMM inherits from the engine (or whoever started
+ * it). It also inherits a listening one: any client of that may send PAUSE, RESUME, METRICS, SIGNAL, RESIZE, EXEC,
+ * DETACH and SNAPSHOT, and hears of its own EXECs; at most CLEARVM_CLIENTS_MAX at a time.
  *
  * This header is the protocol's only definition; test/unit checks that src/vm/protocol.ts agrees with it.
  * Prose: docs/compatibility.md. All integers are little-endian.
@@ -11,7 +14,10 @@
 
 #include "native/protocol/agent.h"
 
-#define CLEARVM_CONTROL_VERSION 1
+#define CLEARVM_CONTROL_VERSION 3
+
+#define CLEARVM_CLIENTS_MAX 128 /* clients of the listening socket; those beyond get EAGAIN and are closed */
+#define CLEARVM_EXECS_MAX 128   /* processes under way that EXEC has started */
 
 enum clearvm_control_frame_type {
   /* engine to VMM; each is answered by a REPLY */
@@ -20,18 +26,38 @@ enum clearvm_control_frame_type {
   CLEARVM_CONTROL_RESUME = 3,
   CLEARVM_CONTROL_STOP = 4,    /* ends the VM at once; EXIT is not sent */
   CLEARVM_CONTROL_METRICS = 5, /* the reply's payload is text, a "name value\n" each line */
-  CLEARVM_CONTROL_SIGNAL = 6,  /* payload: uint32 signal number, for the container's process */
-  CLEARVM_CONTROL_RESIZE = 7,  /* payload: uint16 rows, uint16 columns */
+  CLEARVM_CONTROL_SIGNAL = 6,  /* payload: uint32 signal number, for the container's process; or behind it the
+                                  uint32 number of this client's EXEC that it is for */
+  CLEARVM_CONTROL_RESIZE = 7,  /* payload: uint16 rows, uint16 columns; then as SIGNAL */
+  CLEARVM_CONTROL_EXEC = 8,    /* payload: struct clearvm_exec, then a spec (TLVs of agent.h); with it come, by
+                                  SCM_RIGHTS, stdin, stdout and stderr, or with a terminal its input and its output
+                                  (which may be the same). Once it is accepted, STARTED and EXIT, or FAILURE, follow
+                                  with its number. A client that goes away leaves the process running; but if
+                                  its terminal was the client's, that hangs up */
+  CLEARVM_CONTROL_DETACH = 9,  /* payload: uint32 number of this client's EXEC: the process runs on without a
+                                  reader or a writer, and nothing more is heard of it */
+  CLEARVM_CONTROL_SNAPSHOT = 10, /* no payload; with it comes, by SCM_RIGHTS, an empty file open for reading and
+                                  writing. The reply comes when it holds a snapshot, and the VM is paused: until this
+                                  client sends RESUME, or goes away. Its text: "name value\n" lines, as METRICS' */
 
   /* VMM to engine */
   CLEARVM_CONTROL_REPLY = 0x80,    /* payload: uint32 errno (0: done), then the result or a message */
   CLEARVM_CONTROL_TIMELINE = 0x81, /* payload: stamps, each uint32 enum clearvm_timeline, uint32 0,
                                       uint64 CLOCK_MONOTONIC ns; sent with STARTED and at the end */
-  CLEARVM_CONTROL_STARTED = 0x82,  /* the container's process runs */
-  CLEARVM_CONTROL_EXIT = 0x83,     /* payload: uint32 exit code, uint32 signal; all output is written out */
-  CLEARVM_CONTROL_FAILURE = 0x84   /* payload: uint32 enum clearvm_failure, uint32 exit code, uint32 length of
+  CLEARVM_CONTROL_STARTED = 0x82,  /* the container's process, or that of an EXEC, runs */
+  CLEARVM_CONTROL_EXIT = 0x83,     /* payload: uint32 exit code, uint32 signal, and but for EXECs uint32
+                                      CLEARVM_EXIT_*; all output is written out */
+  CLEARVM_CONTROL_FAILURE = 0x84,  /* payload: uint32 enum clearvm_failure, uint32 exit code, uint32 length of
                                       the message, the message, then the last lines of the kernel log */
+  CLEARVM_CONTROL_ORIGIN = 0x85    /* payload: uint32 enum clearvm_origin, then, where the template was not
+                                      used, why; sent before STARTED where a template was named */
 };
+
+struct clearvm_exec {
+  uint32_t flags;    /* CLEARVM_EXEC_* */
+  uint32_t reserved; /* 0 */
+};
+#define CLEARVM_EXEC_TERMINAL 1u /* as the spec's CLEARVM_FLAG_TERMINAL */
 
 /* The points of the timeline that the VMM stamps (DESIGN: the life of `clearvm run`). */
 enum clearvm_timeline {
@@ -46,7 +72,15 @@ enum clearvm_timeline {
   CLEARVM_TIME_EXEC = 9,         /* CLEARVM_STAMP_EXEC */
   CLEARVM_TIME_STARTED = 10,     /* STARTED received */
   CLEARVM_TIME_FIRST_OUTPUT = 11,/* the first byte from the container's stdout or stderr */
-  CLEARVM_TIME_EXITED = 12       /* EXIT received */
+  CLEARVM_TIME_EXITED = 12,      /* EXIT received */
+  CLEARVM_TIME_RESTORED = 13     /* a template's state is in place; instead of KERNEL_LOADED */
+};
+
+/* What a VM that was to be forked from a template has started from. */
+enum clearvm_origin {
+  CLEARVM_ORIGIN_TEMPLATE = 0, /* from it */
+  CLEARVM_ORIGIN_MISSING = 1,  /* there is none: from the kernel */
+  CLEARVM_ORIGIN_REFUSED = 2   /* it is damaged, or not made for this VM or host: from the kernel */
 };
 
 enum clearvm_failure {
@@ -58,7 +92,10 @@ enum clearvm_failure {
   CLEARVM_FAILURE_AGENT = 6,     /* init broke the protocol or closed its control stream */
   CLEARVM_FAILURE_PROCESS = 7,   /* the container's process could not be started (exit code 125 to 127) */
   CLEARVM_FAILURE_JAIL = 8,      /* the jail could not be entered */
-  CLEARVM_FAILURE_DEVICE = 9     /* a device of the VMM failed */
+  CLEARVM_FAILURE_DEVICE = 9,    /* a device of the VMM failed */
+  CLEARVM_FAILURE_SNAPSHOT = 10, /* the snapshot is damaged: cut short, or changed */
+  CLEARVM_FAILURE_FOREIGN = 11,  /* it is of another version, or was made on another kind of host, or for another VM */
+  CLEARVM_FAILURE_FILES = 12     /* what was open or locked in it is not there, or locked by somebody else */
 };
 
 #endif

@@ -49,6 +49,9 @@ class Console final : public Device {
   }
 
   void Reset() override { transmit_ = Queue(); }
+  QueuePosition Position(size_t index) const override {
+    return index == kTransmit ? transmit_.position() : QueuePosition{};
+  }
 
  private:
   std::function<void(std::span<const uint8_t>)> sink_;

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "native/base/bytes.h"
 #include "native/base/event_loop.h"
 #include "native/base/result.h"
 #include "native/virtio/queue.h"
@@ -15,6 +16,7 @@ namespace clearvm::virtio {
 // Device ids, virtio 1.2 section 5.
 inline constexpr uint32_t kDeviceIdConsole = 3;
 inline constexpr uint32_t kDeviceIdRng = 4;
+inline constexpr uint32_t kDeviceIdBalloon = 5;
 inline constexpr uint32_t kDeviceId9p = 9;
 inline constexpr uint32_t kDeviceIdVsock = 19;
 
@@ -61,6 +63,15 @@ class Device {
   virtual void HandleQueue(size_t index) = 0;
   // Drops the queues and all work under way.
   virtual void Reset() = 0;
+
+  // For snapshots, while the guest is stopped. How far queue `index` has been served; for a queue
+  // that the device never looks at, all zeroes.
+  virtual QueuePosition Position(size_t) const { return {}; }
+  // What there is to the device beyond its queues and configuration space. Errors:
+  // ERR_DEVICE_BUSY: not now.
+  virtual Result<void> Save(ByteWriter&) const { return {}; }
+  // Takes it back, right after Activate. Errors: ERR_DEVICE_STATE.
+  virtual Result<void> Restore(ByteReader&) { return {}; }
 };
 
 }  // namespace clearvm::virtio

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "native/virtio/buffers.h"
 #include "native/virtio/drain.h"
 
 namespace clearvm::virtio {
@@ -15,6 +17,25 @@ constexpr std::array<uint16_t, 1> kQueueSizes = {128};
 constexpr uint64_t kFeatureMountTag = 1;
 constexpr size_t kMaxTag = 31;
 constexpr int kBudget = 64;
+constexpr uint8_t kRlerror = 7;
+
+// Answers any request with Rlerror: size[4] type[1] tag[2] ecode[4], with the request's own tag.
+uint32_t Refuse(const Chain& chain) {
+  struct [[gnu::packed]] {
+    uint32_t size;
+    uint8_t type;
+    uint16_t tag;
+    uint32_t error;
+  } message;
+  constexpr uint32_t kHeader = 7;
+  if (chain.readable_bytes() < kHeader || chain.writable_bytes() < sizeof message) return 0;
+  CopyFrom(chain.readable(), &message, kHeader);
+  message.size = sizeof message;
+  message.type = kRlerror;
+  message.error = ENODEV;
+  CopyTo(chain.writable(), &message, sizeof message);
+  return sizeof message;
+}
 
 class Fs9p final : public Device {
  public:
@@ -40,13 +61,30 @@ class Fs9p final : public Device {
 
   void HandleQueue(size_t) override {
     Drain(requests_, 0, interrupt_, &chain_, kBudget, [this](const Chain& chain) {
-      return static_cast<uint32_t>(server_->Handle(chain.readable(), chain.writable()));
+      return server_ == nullptr
+                 ? Refuse(chain)
+                 : static_cast<uint32_t>(server_->Handle(chain.readable(), chain.writable()));
     });
   }
 
   void Reset() override {
     requests_ = Queue();
-    server_->Reset();
+    if (server_ != nullptr) server_->Reset();
+  }
+  QueuePosition Position(size_t) const override { return requests_.position(); }
+
+  // Without a server there is nothing to it: a template's device becomes any container's.
+  Result<void> Save(ByteWriter& out) const override {
+    if (requests_.ready() && requests_.HasAvailable()) {
+      return Error{"ERR_DEVICE_BUSY", 0, "", "a 9p device has requests to serve"};
+    }
+    out.Put(static_cast<uint8_t>(server_ == nullptr ? 0 : 1));
+    return server_ == nullptr ? Result<void>() : server_->Save(out);
+  }
+  Result<void> Restore(ByteReader& in) override {
+    if (in.Take<uint8_t>() == 0) return {};
+    if (server_ != nullptr) return server_->Restore(in);
+    return Error{"ERR_DEVICE_STATE", 0, "", "the saved 9p device served files"};
   }
 
  private:

@@ -10,7 +10,8 @@
 
 namespace clearvm::virtio {
 
-// `tag`: the mount tag, 1 to 31 bytes of [A-Za-z0-9_.-]. Errors: ERR_9P_TAG.
+// `tag`: the mount tag, 1 to 31 bytes of [A-Za-z0-9_.-]. Without a server every request is answered
+// by an error: a device that a guest has, and that nobody uses. Errors: ERR_9P_TAG.
 Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Server> server);
 
 }  // namespace clearvm::virtio

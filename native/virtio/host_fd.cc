@@ -22,9 +22,26 @@ bool IsPtyMaster(const struct stat& status) {
   return S_ISCHR(status.st_mode) && status.st_rdev == makedev(5, 2);
 }
 
+// The same pipe or terminal, with a file description of our own.
+UniqueFd OpenAgain(int fd, HostFd::Direction direction, int proc_self_fd) {
+  char path[32];
+  std::snprintf(path, sizeof path, proc_self_fd < 0 ? "/proc/self/fd/%d" : "%d", fd);
+  const int mode = direction == HostFd::Direction::kRead ? O_RDONLY : O_WRONLY;
+  return UniqueFd(::openat(proc_self_fd < 0 ? AT_FDCWD : proc_self_fd, path,
+                           mode | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+}
+
 }  // namespace
 
 Result<HostFd> HostFd::Adopt(UniqueFd fd, Direction direction) {
+  return Make(std::move(fd), direction, -1, false);
+}
+
+Result<HostFd> HostFd::AdoptForeign(UniqueFd fd, Direction direction, int proc_self_fd) {
+  return Make(std::move(fd), direction, proc_self_fd, true);
+}
+
+Result<HostFd> HostFd::Make(UniqueFd fd, Direction direction, int proc_self_fd, bool foreign) {
   struct stat status;
   const int flags = ::fcntl(fd.get(), F_GETFL);
   if (flags < 0 || ::fstat(fd.get(), &status) != 0) {
@@ -33,15 +50,14 @@ Result<HostFd> HostFd::Adopt(UniqueFd fd, Direction direction) {
         "file descriptor " + std::to_string(fd.get()) + " is not usable for a vsock port");
   }
   if (S_ISSOCK(status.st_mode)) return HostFd(std::move(fd), Kind::kSocket, SIZE_MAX);
-  if ((flags & O_NONBLOCK) != 0) return HostFd(std::move(fd), Kind::kNonBlocking, SIZE_MAX);
+  if ((flags & O_NONBLOCK) != 0 && !foreign) {
+    return HostFd(std::move(fd), Kind::kNonBlocking, SIZE_MAX);
+  }
   const bool pipe = S_ISFIFO(status.st_mode);
   // isatty(3) would say the same of a master, and opening one again makes another terminal.
   const bool terminal = S_ISCHR(status.st_mode) && !IsPtyMaster(status) && ::isatty(fd.get()) != 0;
   if (pipe || terminal) {
-    char path[32];
-    std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd.get());
-    const int mode = direction == Direction::kRead ? O_RDONLY : O_WRONLY;
-    UniqueFd again(::open(path, mode | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    UniqueFd again = OpenAgain(fd.get(), direction, proc_self_fd);
     if (again.valid()) return HostFd(std::move(again), Kind::kNonBlocking, SIZE_MAX);
     return HostFd(std::move(fd), Kind::kPolled, pipe ? PIPE_BUF : kTerminalPiece);
   }

@@ -2,6 +2,7 @@
 #ifndef CLEARVM_VIRTIO_HOST_FD_H_
 #define CLEARVM_VIRTIO_HOST_FD_H_
 
+#include <poll.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -29,6 +30,10 @@ class HostFd {
   // Takes `fd` over. Opens /proc/self/fd/N, so it must run before a jail hides that. Errors:
   // ERR_VSOCK_CONFIG when `fd` is not open.
   static Result<HostFd> Adopt(UniqueFd fd, Direction direction);
+  // For one that somebody else has passed on, who may change its file description at any time: that
+  // is not relied on where it can be helped. `proc_self_fd` is an open /proc/self/fd, for use in a
+  // jail.
+  static Result<HostFd> AdoptForeign(UniqueFd fd, Direction direction, int proc_self_fd);
   // For a stream socket that this process has made itself.
   static HostFd Socket(UniqueFd fd);
 
@@ -44,6 +49,8 @@ class HostFd {
   // Bytes moved; 0: end-of-file; -EAGAIN: call Arm; another negative errno. `count`: 1 to IOV_MAX.
   ssize_t Read(const iovec* buffers, size_t count);
   ssize_t Write(const iovec* buffers, size_t count);
+  // Whether Read would not say -EAGAIN.
+  bool Readable() const { return Ready(POLLIN); }
   // Whether the other end of the socket is gone altogether, not only its sending side.
   bool HungUp() const;
 
@@ -62,6 +69,7 @@ class HostFd {
     kDirect,       // never blocks
   };
   HostFd(UniqueFd fd, Kind kind, size_t piece) : fd_(std::move(fd)), kind_(kind), piece_(piece) {}
+  static Result<HostFd> Make(UniqueFd fd, Direction direction, int proc_self_fd, bool foreign);
   bool Ready(short events) const;
 
   UniqueFd fd_;

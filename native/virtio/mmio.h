@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include "native/base/bytes.h"
 #include "native/base/event_loop.h"
 #include "native/base/fd.h"
 #include "native/kvm/memory.h"
@@ -18,6 +19,11 @@ inline constexpr uint64_t kMmioSize = 0x1000;
 // Offset of QueueNotify: where the machine registers the ioeventfds (KVM_IOEVENTFD, 4 bytes,
 // datamatch = queue).
 inline constexpr uint64_t kMmioQueueNotify = 0x50;
+
+// Offset of InterruptACK. The machine may have KVM swallow its writes: InterruptStatus then says
+// for ever that buffers were used, as with a device that has used one more meanwhile, and drivers
+// look at their queues at each interrupt anyway.
+inline constexpr uint64_t kMmioInterruptAck = 0x64;
 
 // Registers that only take parameters: a write to them has no effect until one to another register
 // (QueueReady, Status) asks for it, so their writes may be collected and delivered before the next
@@ -56,6 +62,17 @@ class MmioTransport {
   void Read(uint64_t offset, std::span<uint8_t> out);
   void Write(uint64_t offset, std::span<const uint8_t> data);
 
+  // The registers and the device, for snapshots: while the guest is stopped and all that it has
+  // asked for is done, on the loop's thread or while that does not run. Restore: into a transport
+  // that is new; the device then looks at all of its queues. Errors: the device's,
+  // ERR_DEVICE_STATE.
+  Result<void> Save(ByteWriter& out) const;
+  Result<void> Restore(ByteReader& in);
+
+  // Raises the interrupt, for a driver that one may have been lost to: it looks at its queues.
+  void Nudge();
+
+  EventLoop* loop() const;
   size_t queue_count() const;
   // The eventfd that stands for a write of `queue` to QueueNotify.
   int kick_fd(size_t queue) const;

@@ -60,7 +60,8 @@ const char* QueueFaultText(QueueFault fault) {
   return "unknown fault";
 }
 
-Result<Queue> Queue::Create(const kvm::GuestMemory* memory, const QueueLayout& layout) {
+Result<Queue> Queue::Create(const kvm::GuestMemory* memory, const QueueLayout& layout,
+                            const QueuePosition& position) {
   const size_t size = layout.size;
   if (size == 0 || size > 32768 || (size & (size - 1)) != 0) {
     return LayoutError("its size is not a power of two from 1 to 32768");
@@ -81,6 +82,9 @@ Result<Queue> Queue::Create(const kvm::GuestMemory* memory, const QueueLayout& l
   queue.size_ = layout.size;
   queue.indirect_ = layout.indirect;
   queue.event_index_ = layout.event_index;
+  queue.next_avail_ = position.next_avail;
+  queue.next_used_ = position.next_used;
+  queue.signalled_used_ = position.signalled_used;
   return queue;
 }
 

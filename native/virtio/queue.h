@@ -72,6 +72,13 @@ struct QueueLayout {
   bool event_index = false;  // VIRTIO_F_EVENT_IDX
 };
 
+// How far a device has come with a queue, as counts modulo 2^16. A new queue's is zero.
+struct QueuePosition {
+  uint16_t next_avail = 0;
+  uint16_t next_used = 0;
+  uint16_t signalled_used = 0;  // next_used when the driver's wish for interrupts was last asked
+};
+
 // Used by one thread. Every public function is safe whatever the guest does to its memory
 // meanwhile.
 class Queue {
@@ -81,10 +88,12 @@ class Queue {
 
   // Checks sizes, alignments (section 2.7) and addresses. `memory` outlives the queue. Errors:
   // ERR_VIRTQUEUE.
-  static Result<Queue> Create(const kvm::GuestMemory* memory, const QueueLayout& layout);
+  static Result<Queue> Create(const kvm::GuestMemory* memory, const QueueLayout& layout,
+                              const QueuePosition& position = {});
 
   bool ready() const { return memory_ != nullptr; }
   uint16_t size() const { return size_; }
+  QueuePosition position() const { return {next_avail_, next_used_, signalled_used_}; }
 
   // Takes the next chain that the driver has made available. False: there is none, or the queue is
   // broken (see fault()), as it stays from then on.

@@ -32,6 +32,8 @@ uint32_t Fill(std::span<const iovec> buffers) {
 
 class Rng final : public Device {
  public:
+  explicit Rng(bool silent) : silent_(silent) {}
+
   uint32_t device_id() const override { return kDeviceIdRng; }
   std::span<const uint16_t> queue_max_sizes() const override { return kQueueSizes; }
   void ReadConfig(uint32_t, std::span<uint8_t>) const override {}
@@ -43,13 +45,16 @@ class Rng final : public Device {
   }
 
   void HandleQueue(size_t) override {
+    if (silent_) return;
     Drain(requests_, 0, interrupt_, &chain_, kBudget,
           [](const Chain& chain) { return Fill(chain.writable()); });
   }
 
   void Reset() override { requests_ = Queue(); }
+  QueuePosition Position(size_t) const override { return requests_.position(); }
 
  private:
+  const bool silent_;
   Queue requests_;
   Chain chain_;
   Interrupt* interrupt_ = nullptr;
@@ -57,6 +62,6 @@ class Rng final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> CreateRng() { return std::make_unique<Rng>(); }
+std::unique_ptr<Device> CreateRng(bool silent) { return std::make_unique<Rng>(silent); }
 
 }  // namespace clearvm::virtio

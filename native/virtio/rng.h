@@ -8,7 +8,9 @@
 
 namespace clearvm::virtio {
 
-std::unique_ptr<Device> CreateRng();
+// `silent`: takes requests and never answers, so that a snapshot holds no random bytes which all of
+// its forks would be given; a fork's device answers what is left.
+std::unique_ptr<Device> CreateRng(bool silent = false);
 
 }  // namespace clearvm::virtio
 

@@ -30,7 +30,7 @@ constexpr size_t kMaxUnixPath = 107 - sizeof("_4294967295") + 1;
 
 }  // namespace
 
-Result<std::unique_ptr<Device>> CreateVsock(VsockOptions options, EventLoop* loop) {
+Result<std::unique_ptr<Vsock>> CreateVsock(VsockOptions options, EventLoop* loop) {
   const auto wrong = [](std::string message) {
     return Error{"ERR_VSOCK_CONFIG", 0, "", std::move(message)};
   };
@@ -48,6 +48,7 @@ Result<std::unique_ptr<Device>> CreateVsock(VsockOptions options, EventLoop* loo
       return wrong("vsock port " + std::to_string(given.port) + " is given twice");
     }
     VsockDevice::Port port{given.port, {}, {}};
+    port.replaceable = given.replaceable;
     if (given.read.valid()) {
       CLEARVM_ASSIGN(port.read, HostFd::Adopt(std::move(given.read), HostFd::Direction::kRead));
     }
@@ -57,7 +58,7 @@ Result<std::unique_ptr<Device>> CreateVsock(VsockOptions options, EventLoop* loo
     ports.push_back(std::move(port));
   }
   options.ports.clear();
-  return std::unique_ptr<Device>(
+  return std::unique_ptr<Vsock>(
       std::make_unique<VsockDevice>(std::move(options), std::move(ports), loop));
 }
 
@@ -169,7 +170,7 @@ void VsockDevice::ReplyReset(const VsockHeader& header) {
 
 void VsockDevice::HandleRequest(const VsockHeader& header) {
   Connection* connection = nullptr;
-  if (!ConnectHost(header.dst_port, &connection)) return ReplyReset(header);
+  if (!ConnectHost(header.src_port, header.dst_port, &connection)) return ReplyReset(header);
   connection->guest_port = header.src_port;
   connection->host_port = header.dst_port;
   connection->peer_buf_alloc = header.buf_alloc;

@@ -12,6 +12,7 @@
 #include "native/base/event_loop.h"
 #include "native/base/fd.h"
 #include "native/virtio/device.h"
+#include "native/virtio/host_fd.h"
 
 namespace clearvm::virtio {
 
@@ -26,6 +27,9 @@ struct VsockPort {
   uint32_t port;
   UniqueFd read;   // host to guest
   UniqueFd write;  // guest to host
+  // In a snapshot, what is on its way on it is the host's already: it is not repeated where the
+  // device goes on. Otherwise the device is busy while there is something.
+  bool replaceable = false;
 };
 
 struct VsockOptions {
@@ -44,10 +48,27 @@ struct VsockOptions {
   std::function<void(uint32_t port)> on_drained;
 };
 
-// The device. Ports in `options` must be distinct. Call it before the jail is entered: pipes and
-// terminals are opened a second time through /proc/self/fd. The callbacks must not destroy the
-// device. SIGPIPE must be ignored. Errors: ERR_VSOCK_CONFIG.
-Result<std::unique_ptr<Device>> CreateVsock(VsockOptions options, EventLoop* loop);
+// The device, whose ports may come and go while it runs.
+class Vsock : public Device {
+ public:
+  enum class PortChange {
+    kRelease,  // nobody may connect any more; a connection stays
+    kReset,    // nor does a connection stay, whatever is on its way
+    kDiscard,  // the host sends no more, without an end-of-file, and what the guest sends is lost
+  };
+
+  // On the loop's thread. A port as VsockPort, for a guest port below `guest_limit`: what a guest's
+  // kernel reserves to the privileged. A port that is there already is an error of the caller's.
+  virtual void AddPort(uint32_t port, uint32_t guest_limit, HostFd read, HostFd write) = 0;
+  // Of a port of AddPort; one that is gone is left alone. Where nobody has connected, or by a
+  // kReset, it is drained.
+  virtual void ChangePort(uint32_t port, PortChange change) = 0;
+};
+
+// Ports in `options` must be distinct. Call it before the jail is entered: pipes and terminals are
+// opened a second time through /proc/self/fd. The callbacks must not destroy the device. SIGPIPE
+// must be ignored. Errors: ERR_VSOCK_CONFIG.
+Result<std::unique_ptr<Vsock>> CreateVsock(VsockOptions options, EventLoop* loop);
 
 }  // namespace clearvm::virtio
 

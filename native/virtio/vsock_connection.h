@@ -63,6 +63,8 @@ struct VsockConnection {
   uint8_t pending = 0;
   bool queued = false;        // waits for its turn to send to the guest
   bool given_port = false;    // one of VsockOptions::ports
+  bool foreign = false;       // of AddPort: others may have the same file descriptions
+  bool replaceable = false;   // as VsockPort's; those of AddPort and all others are
   bool refuse_bytes = false;  // there never was a host fd for them
   bool seen_bytes = false;
 

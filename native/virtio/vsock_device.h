@@ -23,13 +23,17 @@ inline constexpr size_t kMaxReplies = 256;
 // Host ports that host-initiated connections come from.
 inline constexpr uint32_t kFirstEphemeralPort = 1u << 30;
 
-class VsockDevice final : public Device {
+class VsockDevice final : public Vsock {
  public:
   struct Port {
     uint32_t number;
     HostFd read;
     HostFd write;
     bool taken = false;
+    bool foreign = false;               // of AddPort
+    uint32_t guest_limit = UINT32_MAX;  // guest ports that may connect to it lie below
+    bool discards = false;
+    bool replaceable = false;
   };
 
   VsockDevice(VsockOptions options, std::vector<Port> ports, EventLoop* loop);
@@ -43,6 +47,11 @@ class VsockDevice final : public Device {
                         Interrupt* interrupt) override;
   void HandleQueue(size_t index) override;
   void Reset() override;
+  QueuePosition Position(size_t index) const override;
+  Result<void> Save(ByteWriter& out) const override;
+  Result<void> Restore(ByteReader& in) override;
+  void AddPort(uint32_t port, uint32_t guest_limit, HostFd read, HostFd write) override;
+  void ChangePort(uint32_t port, PortChange change) override;
 
  private:
   using Connection = VsockConnection;
@@ -78,7 +87,8 @@ class VsockDevice final : public Device {
   // --- vsock_host.cc: the host's side ---
   Connection* AddConnection(uint32_t buffer_size);
   Connection* Find(uint32_t guest_port, uint32_t host_port);
-  bool ConnectHost(uint32_t host_port, Connection** connection);
+  bool ConnectHost(uint32_t guest_port, uint32_t host_port, Connection** connection);
+  void Discard(Connection* connection);
   UniqueFd ConnectUnix(uint32_t host_port) const;
   void HandleBytes(Connection* connection, const Chain& chain, uint32_t length);
   void Forwarded(Connection* connection, uint32_t bytes);
@@ -102,6 +112,11 @@ class VsockDevice final : public Device {
   void ReadHandshake(Connection* connection);
   void CompleteHandshake(Connection* connection);
   bool ParseHandshake(Connection* connection);
+
+  // --- vsock_state.cc ---
+  bool AtRest(const Connection& connection) const;
+  Result<void> RestorePorts(ByteReader& in);
+  Result<void> RestoreConnections(ByteReader& in);
 
   VsockOptions options_;
   std::vector<Port> ports_;

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "native/virtio/vsock_device.h"
@@ -33,15 +34,20 @@ VsockDevice::Connection* VsockDevice::Find(uint32_t guest_port, uint32_t host_po
 }
 
 // Makes the host's end of a connection that the guest asks for. False: refused.
-bool VsockDevice::ConnectHost(uint32_t host_port, Connection** connection) {
+bool VsockDevice::ConnectHost(uint32_t guest_port, uint32_t host_port, Connection** connection) {
   for (Port& port : ports_) {
     if (port.number != host_port) continue;
-    if (port.taken || (*connection = AddConnection(kPortBuffer)) == nullptr) return false;
+    if (port.taken || guest_port >= port.guest_limit ||
+        (*connection = AddConnection(port.foreign ? kUnixBuffer : kPortBuffer)) == nullptr) {
+      return false;
+    }
     port.taken = true;
     (*connection)->given_port = true;
+    (*connection)->foreign = port.foreign;
+    (*connection)->replaceable = port.replaceable || port.foreign;
     (*connection)->in = std::move(port.read);
     (*connection)->out = std::move(port.write);
-    (*connection)->refuse_bytes = !(*connection)->out.valid();
+    (*connection)->refuse_bytes = !(*connection)->out.valid() && !port.discards;
     return true;
   }
   UniqueFd socket = ConnectUnix(host_port);
@@ -50,6 +56,51 @@ bool VsockDevice::ConnectHost(uint32_t host_port, Connection** connection) {
   (*connection)->in = HostFd::Socket(std::move(socket));
   (*connection)->out = HostFd::Socket(std::move(again));
   return true;
+}
+
+void VsockDevice::AddPort(uint32_t port, uint32_t guest_limit, HostFd read, HostFd write) {
+  ports_.push_back(
+      {port, std::move(read), std::move(write), false, true, guest_limit, false, true});
+}
+
+void VsockDevice::ChangePort(uint32_t port, PortChange change) {
+  const auto found = std::find_if(ports_.begin(), ports_.end(),
+                                  [port](const Port& each) { return each.number == port; });
+  if (found != ports_.end() && !found->taken && change == PortChange::kDiscard) {
+    found->read.Close();
+    found->write.Close();
+    found->discards = true;
+    return;
+  }
+  const bool taken = found == ports_.end() || found->taken;
+  if (found != ports_.end()) ports_.erase(found);
+  if (!taken && options_.on_drained) options_.on_drained(port);
+  if (change == PortChange::kRelease) return;
+  const auto connected =
+      std::find_if(connections_.begin(), connections_.end(), [port](const auto& entry) {
+        return entry.second->given_port && entry.second->host_port == port;
+      });
+  if (connected == connections_.end()) return;
+  Connection* connection = connected->second.get();
+  if (change == PortChange::kDiscard) {
+    Discard(connection);
+  } else if (connection->state == State::kFlushing) {
+    FinishOut(connection);
+    Destroy(connection);
+  } else {
+    connection->buffer.Clear();
+    DetachWithReset(connection);
+  }
+  Pump();
+}
+
+void VsockDevice::Discard(Connection* connection) {
+  connection->in_ready = false;
+  connection->in.Close();
+  Forwarded(connection, static_cast<uint32_t>(connection->buffer.size()));
+  connection->buffer.Clear();
+  connection->out.Close();
+  if (connection->state == State::kFlushing) Destroy(connection);
 }
 
 UniqueFd VsockDevice::ConnectUnix(uint32_t host_port) const {
@@ -166,7 +217,7 @@ void VsockDevice::HostRefuses(Connection* connection) {
 void VsockDevice::FinishOut(Connection* connection) {
   connection->buffer.Clear();
   if (!connection->out.valid()) return;
-  connection->out.Close(SHUT_WR);
+  connection->out.Close(connection->foreign ? -1 : SHUT_WR);
   if (connection->given_port && options_.on_drained) options_.on_drained(connection->host_port);
 }
 

@@ -32,10 +32,11 @@ Machine::Machine(kvm::Vm vm, kvm::GuestMemory memory, const MachineConfig& confi
       vm_(std::move(vm)) {}
 
 Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system, kvm::Vm vm,
-                                                 GuestImage image, const MachineConfig& config,
-                                                 Timeline* timeline, KernelLog* log) {
+                                                 kvm::GuestMemory memory,
+                                                 const MachineConfig& config, Timeline* timeline,
+                                                 KernelLog* log) {
   std::unique_ptr<Machine> machine(
-      new Machine(std::move(vm), std::move(image.memory), config, timeline, log));
+      new Machine(std::move(vm), std::move(memory), config, timeline, log));
   Machine* self = machine.get();
   CLEARVM_RETURN_IF_ERROR(self->vm_.SetTssAddress());
   // The IOAPIC is set up by dozens of accesses when it is KVM's and by a few when it is ours
@@ -48,6 +49,7 @@ Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system, kvm:
       [self](std::span<const kvm::MsiRoute> routes) { return self->vm_.SetMsiRoutes(routes); });
   CLEARVM_RETURN_IF_ERROR(self->vm_.AddMemory(self->memory_));
 
+  CLEARVM_ASSIGN(self->swallowed_, NewEventFd());
   CLEARVM_RETURN_IF_ERROR(self->ShareRegisters(system));
 
   CLEARVM_ASSIGN(kvm::CpuidTable supported, system.SupportedCpuid());
@@ -64,24 +66,29 @@ Result<std::unique_ptr<Machine>> Machine::Create(const kvm::System& system, kvm:
     }
     kvm::SetApicId(cpuid, id);
     CLEARVM_RETURN_IF_ERROR(vcpu.SetCpuid(cpuid));
+    if (id == 0) self->cpuid_ = cpuid;
     if (const auto msrs = kvm::BootMsrs(cpuid); !msrs.empty()) {
       CLEARVM_RETURN_IF_ERROR(vcpu.SetMsrs(msrs));
     }
     self->vcpus_.push_back(std::move(vcpu));
   }
   self->collected_ = self->vcpus_[0].coalesced_ring(system.CheckExtension(KVM_CAP_COALESCED_MMIO));
-  if (self->collected_ != nullptr) {
-    CLEARVM_RETURN_IF_ERROR(self->vm_.AddCoalescedMmio(kvm::kIoapicAddress, 4));  // IOREGSEL
-  }
-  kvm::LongModeEntry state;
-  state.rip = image.entry.rip;
-  state.rsi = image.entry.rsi;
-  state.cr3 = image.entry.cr3;
-  state.gdt_address = image.entry.gdt_address;
-  state.gdt_limit = image.entry.gdt_limit;
-  CLEARVM_RETURN_IF_ERROR(self->vcpus_[0].EnterLongMode(state));
   timeline->Stamp(CLEARVM_TIME_VM_CREATED);
   return machine;
+}
+
+Result<void> Machine::EnterKernel(const boot::BootEntry& entry) {
+  probing_ = true;
+  if (collected_ != nullptr) {
+    CLEARVM_RETURN_IF_ERROR(vm_.AddCoalescedMmio(kvm::kIoapicAddress, 4));  // IOREGSEL
+  }
+  kvm::LongModeEntry state;
+  state.rip = entry.rip;
+  state.rsi = entry.rsi;
+  state.cr3 = entry.cr3;
+  state.gdt_address = entry.gdt_address;
+  state.gdt_limit = entry.gdt_limit;
+  return vcpus_[0].EnterLongMode(state);
 }
 
 // The devices' register blocks are read-only memory to the guest: probing a device reads some 20
@@ -100,6 +107,7 @@ Result<void> Machine::ShareRegisters(const kvm::System& system) {
 Machine::~Machine() {
   stopping_ = true;
   Resume();
+  DisarmPoint();
   KickVcpus();
   for (pthread_t thread : threads_) ::pthread_join(thread, nullptr);
 }
@@ -115,7 +123,10 @@ Result<void> Machine::AddDevice(std::unique_ptr<virtio::Device> device, EventLoo
     CLEARVM_RETURN_IF_ERROR(vm_.AddIoEventFd(
         transport->kick_fd(queue), DeviceAddress(index) + virtio::kMmioQueueNotify, 4, queue));
   }
-  if (collected_ != nullptr) {
+  // An exit for each interrupt, for nothing.
+  CLEARVM_RETURN_IF_ERROR(vm_.AddIoEventFd(
+      swallowed_.get(), DeviceAddress(index) + virtio::kMmioInterruptAck, 4, std::nullopt));
+  if (probing_ && collected_ != nullptr) {
     for (const virtio::RegisterRange& range : virtio::kMmioParameters) {
       CLEARVM_RETURN_IF_ERROR(vm_.AddCoalescedMmio(DeviceAddress(index) + range.offset,
                                                    static_cast<uint32_t>(range.size)));
@@ -167,7 +178,37 @@ void Machine::Resume() {
   std::lock_guard lock(pause_mutex_);
   if (!paused_) return;
   paused_ = false;
+  stopped_at_ = nullptr;
   pause_changed_.notify_all();
+}
+
+void Machine::SetThrottled(bool throttled) {
+  std::lock_guard lock(pause_mutex_);
+  if (throttled_ == throttled) return;
+  throttled_ = throttled;
+  if (throttled) return KickVcpus();
+  pause_changed_.notify_all();
+}
+
+void Machine::ArmPoint(std::function<void()> at_point) {
+  std::lock_guard lock(pause_mutex_);
+  at_point_ = std::move(at_point);
+}
+
+void Machine::DisarmPoint() {
+  std::lock_guard lock(pause_mutex_);
+  at_point_ = nullptr;
+  // It may have come there, with nobody left who wants it to wait.
+  stopped_at_ = nullptr;
+  pause_changed_.notify_all();
+}
+
+void Machine::SetRenewal(const clearvm_renewal& renewal, std::span<const uint8_t> spec) {
+  std::lock_guard lock(pause_mutex_);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&renewal);
+  renewal_.assign(bytes, bytes + sizeof renewal);
+  renewal_.insert(renewal_.end(), spec.begin(), spec.end());
+  renewal_read_ = 0;
 }
 
 }  // namespace clearvm::vmm

@@ -8,30 +8,6 @@
 
 namespace clearvm::vmm {
 
-const char kUsage[] =
-    "usage: clearvm-vmm --kernel PATH [option ...]\n"
-    "Runs one virtual machine. The engine starts it; by hand it is for debugging.\n"
-    "\n"
-    "  --kernel PATH | --kernel-fd N    the guest kernel: an uncompressed ELF vmlinux\n"
-    "  --initrd PATH | --initrd-fd N    the initramfs that holds /init\n"
-    "  --spec PATH | --spec-fd N        what init is to run (without a control socket)\n"
-    "  --control-fd N                   the control socket, a connected Unix stream socket\n"
-    "  --cpus N                         1 to 32 (default 1)\n"
-    "  --memory SIZE                    bytes, or with k, m, g behind (default 128m)\n"
-    "  --memory-backing auto|memfd|anonymous\n"
-    "  --cmdline TEXT                   appended to the kernel's command line\n"
-    "  --share tag=TAG[,ro][,ownership=host|xattrs],path=PATH   export a directory by 9p\n"
-    "  --overlay tag=TAG[,ro],layers=DIR,lower=A:B,state=DIR    export an overlay by 9p\n"
-    "  --stdin-fd N, --stdout-fd N, --stderr-fd N   the container's standard streams\n"
-    "  --console-fd N                   a copy of the kernel log goes there\n"
-    "  --vsock PATH                     a Unix socket through which the host reaches guest ports\n"
-    "  --jail none|self|spawned         how it is confined (default self)\n"
-    "  --debug                          a talkative guest kernel\n"
-    "  --boot-only                      end when init is ready, and print the timeline\n"
-    "  --statistics                     count VM exits until init's start, for the metrics\n"
-    "  --probe                          say what /dev/kvm can do, and exit\n"
-    "  --help, --version\n";
-
 namespace {
 
 Error BadOption(std::string_view name, std::string_view problem) {
@@ -49,7 +25,8 @@ Result<uint64_t> ParseNumber(std::string_view name, std::string_view text, uint6
   return value;
 }
 
-Result<uint64_t> ParseMemory(std::string_view text) {
+// Bytes, in whole pages.
+Result<uint64_t> ParseSize(std::string_view name, std::string_view text, uint64_t low) {
   int shift = 0;
   std::string_view digits = text;
   if (!digits.empty()) {
@@ -57,9 +34,10 @@ Result<uint64_t> ParseMemory(std::string_view text) {
     shift = unit == 'k' ? 10 : unit == 'm' ? 20 : unit == 'g' ? 30 : 0;
     if (shift > 0) digits.remove_suffix(1);
   }
-  auto number = ParseNumber("memory", digits, 0, kMaxMemory >> shift);
-  if (!number.ok() || number.value() << shift < kMinMemory) {
-    return BadOption("memory", "'" + std::string(text) + "' is not a size from 32m to 1024g");
+  auto number = ParseNumber(name, digits, 0, kMaxMemory >> shift);
+  if (!number.ok() || number.value() << shift < low) {
+    return BadOption(name, "'" + std::string(text) + "' is not a size from " +
+                               std::to_string(low >> 20) + "m to 1024g");
   }
   return (number.value() << shift) & ~0xfffull;
 }
@@ -112,7 +90,7 @@ Result<void> AddExport(Options& options, std::string_view name, ExportOption ent
 }
 
 Result<void> ParseShare(Options& options, std::string_view text) {
-  ExportOption entry{"", false, options.jail_plan.shares.size(), false, p9::Ownership::kHost};
+  ExportOption entry{"", true, false, options.jail_plan.shares.size(), false, p9::Ownership::kHost};
   std::string path;
   CLEARVM_RETURN_IF_ERROR(
       ForEachField(text, "path", [&](std::string_view key, std::string_view value) -> Result<void> {
@@ -135,7 +113,8 @@ Result<void> ParseShare(Options& options, std::string_view text) {
 }
 
 Result<void> ParseOverlay(Options& options, std::string_view text) {
-  ExportOption entry{"", true, options.jail_plan.overlays.size(), false, p9::Ownership::kHost};
+  ExportOption entry{
+      "", true, true, options.jail_plan.overlays.size(), false, p9::Ownership::kHost};
   jail::Overlay overlay;
   std::string lower;
   CLEARVM_RETURN_IF_ERROR(ForEachField(
@@ -144,10 +123,14 @@ Result<void> ParseOverlay(Options& options, std::string_view text) {
           entry.tag = value;
         } else if (key == "ro" && value.empty()) {
           entry.read_only = overlay.read_only = true;
+        } else if (key == "userxattr" && value.empty()) {
+          overlay.user_xattrs = true;
         } else if (key == "layers") {
           overlay.layers = value;
         } else if (key == "lower") {
           lower = value;
+        } else if (key == "base") {
+          overlay.base = value;
         } else if (key == "state") {
           overlay.state = value;
         } else {
@@ -172,11 +155,19 @@ Result<void> ParseOverlay(Options& options, std::string_view text) {
   return AddExport(options, "overlay", std::move(entry));
 }
 
+Result<void> TakeAbsolutePath(std::string& target, std::string_view name, std::string_view text) {
+  if (text.empty() || text.front() != '/') return BadOption(name, "must be an absolute path");
+  target = text;
+  return {};
+}
+
 enum Option : int {
   kHelp = 1,
   kVersion,
   kProbe,
   kControlFd,
+  kListenFd,
+  kTerminal,
   kKernel,
   kKernelFd,
   kInitrd,
@@ -186,6 +177,9 @@ enum Option : int {
   kCpus,
   kMemory,
   kBacking,
+  kBalloon,
+  kCpuset,
+  kCpuLimit,
   kCmdline,
   kShare,
   kOverlay,
@@ -197,6 +191,13 @@ enum Option : int {
   kDebug,
   kBootOnly,
   kStatistics,
+  kUnserved,
+  kNetns,
+  kTemplate,
+  kTemplateCache,
+  kTemplateSave,
+  kRestore,
+  kRestoreChecked,
   kJail
 };
 
@@ -205,6 +206,8 @@ const option kOptions[] = {
     {"version", no_argument, nullptr, kVersion},
     {"probe", no_argument, nullptr, kProbe},
     {"control-fd", required_argument, nullptr, kControlFd},
+    {"listen-fd", required_argument, nullptr, kListenFd},
+    {"terminal", no_argument, nullptr, kTerminal},
     {"kernel", required_argument, nullptr, kKernel},
     {"kernel-fd", required_argument, nullptr, kKernelFd},
     {"initrd", required_argument, nullptr, kInitrd},
@@ -214,6 +217,9 @@ const option kOptions[] = {
     {"cpus", required_argument, nullptr, kCpus},
     {"memory", required_argument, nullptr, kMemory},
     {"memory-backing", required_argument, nullptr, kBacking},
+    {"balloon", required_argument, nullptr, kBalloon},
+    {"cpuset-cpus", required_argument, nullptr, kCpuset},
+    {"cpu-limit", required_argument, nullptr, kCpuLimit},
     {"cmdline", required_argument, nullptr, kCmdline},
     {"share", required_argument, nullptr, kShare},
     {"overlay", required_argument, nullptr, kOverlay},
@@ -224,6 +230,13 @@ const option kOptions[] = {
     {"vsock", required_argument, nullptr, kVsock},
     {"debug", no_argument, nullptr, kDebug},
     {"boot-only", no_argument, nullptr, kBootOnly},
+    {"netns", required_argument, nullptr, kNetns},
+    {"unserved", required_argument, nullptr, kUnserved},
+    {"template", required_argument, nullptr, kTemplate},
+    {"template-cache", required_argument, nullptr, kTemplateCache},
+    {"template-save", required_argument, nullptr, kTemplateSave},
+    {"restore", required_argument, nullptr, kRestore},
+    {"restore-checked", required_argument, nullptr, kRestoreChecked},
     {"statistics", no_argument, nullptr, kStatistics},
     {"jail", required_argument, nullptr, kJail},
     {nullptr, 0, nullptr, 0},
@@ -264,6 +277,11 @@ Result<void> Take(Options& options, int which, std::string_view name, std::strin
       return {};
     case kControlFd:
       return TakeFd(options.control_fd, name, text);
+    case kListenFd:
+      return TakeFd(options.listen_fd, name, text);
+    case kTerminal:
+      options.terminal = true;
+      return {};
     case kStdinFd:
       return TakeFd(options.stdin_fd, name, text);
     case kStdoutFd:
@@ -290,8 +308,13 @@ Result<void> Take(Options& options, int which, std::string_view name, std::strin
       options.cpus = static_cast<uint32_t>(cpus);
       return {};
     }
+    case kCpuLimit: {
+      CLEARVM_ASSIGN(uint64_t limit, ParseNumber(name, text, 1, 1000 * kMaxCpus));
+      options.cpu_limit = static_cast<uint32_t>(limit);
+      return {};
+    }
     case kMemory: {
-      CLEARVM_ASSIGN(options.memory, ParseMemory(text));
+      CLEARVM_ASSIGN(options.memory, ParseSize(name, text, kMinMemory));
       return {};
     }
     case kBacking:
@@ -301,16 +324,38 @@ Result<void> Take(Options& options, int which, std::string_view name, std::strin
         options.backing = BackingOption::kMemfd;
       else if (text == "anonymous")
         options.backing = BackingOption::kAnonymous;
+      else if (text == "hugepages")
+        options.backing = BackingOption::kHugePages;
       else
-        return BadOption(name, "must be auto, memfd or anonymous");
+        return BadOption(name, "must be auto, memfd, anonymous or hugepages");
+      return {};
+    case kBalloon: {
+      CLEARVM_ASSIGN(options.balloon, ParseSize(name, text, 0));
+      return {};
+    }
+    case kCpuset:
+      options.cpuset = text;
       return {};
     case kCmdline:
       options.command_line = text;
       return {};
     case kVsock:
-      if (text.empty() || text.front() != '/') return BadOption(name, "must be an absolute path");
-      options.vsock_path = text;
-      return {};
+      return TakeAbsolutePath(options.vsock_path, name, text);
+    case kNetns:
+      return TakeAbsolutePath(options.network, name, text);
+    case kUnserved:
+      return AddExport(options, name,
+                       {std::string(text), false, false, 0, true, p9::Ownership::kHost});
+    case kTemplate:
+      return TakeAbsolutePath(options.template_path, name, text);
+    case kTemplateCache:
+      return TakeAbsolutePath(options.template_cache, name, text);
+    case kRestore:
+      return TakeAbsolutePath(options.restore, name, text);
+    case kRestoreChecked:
+      return TakeAbsolutePath(options.restore_checked, name, text);
+    case kTemplateSave:
+      return TakeAbsolutePath(options.template_save, name, text);
     case kJail:
       if (text == "none")
         options.jail = JailMode::kNone;
@@ -351,6 +396,19 @@ Result<Options> ParseOptions(int argc, char** argv) {
   if (!options.kernel.given()) return BadOption("kernel", "is needed");
   if (options.control_fd >= 0 && options.spec.given()) {
     return BadOption("spec", "comes by the control socket where there is one");
+  }
+  if (options.balloon > options.memory - kMinMemory) {
+    return BadOption("balloon", "leaves the guest less than 32m");
+  }
+  if (!options.template_save.empty() &&
+      (!options.template_path.empty() || options.control_fd >= 0 || options.listen_fd >= 0 ||
+       options.spec.given() || !options.jail_plan.overlays.empty() ||
+       !options.jail_plan.shares.empty() || !options.vsock_path.empty() ||
+       !options.restore.empty())) {
+    return BadOption("template-save", "a template has no spec, no files and no host to talk to");
+  }
+  if (!options.restore.empty() && (!options.template_path.empty() || options.listen_fd < 0)) {
+    return BadOption("restore", "needs --listen-fd, and no template");
   }
   return options;
 }

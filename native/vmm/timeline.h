@@ -26,7 +26,7 @@ class Timeline {
   std::vector<uint8_t> Serialize() const;
 
  private:
-  std::array<std::atomic<uint64_t>, CLEARVM_TIME_EXITED + 1> times_{};
+  std::array<std::atomic<uint64_t>, CLEARVM_TIME_RESTORED + 1> times_{};
 };
 
 }  // namespace clearvm::vmm

@@ -1,8 +1,11 @@
 // What a vCPU's thread does: run the guest, and answer its exits.
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "native/jail/seccomp.h"
 #include "native/kvm/exit.h"
@@ -16,6 +19,13 @@ namespace {
 // reference).
 constexpr uint16_t kKeyboardPort = 0x64;
 constexpr uint8_t kKeyboardReset = 0xfe;
+
+// ns since the epoch.
+uint64_t WallClock() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);  // cannot fail with this clock
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
 
 }  // namespace
 
@@ -41,6 +51,7 @@ void* Machine::VcpuThread(void* argument) {
 std::optional<VmEnd> Machine::RunVcpu(kvm::Vcpu& vcpu) {
   kvm_run& run = vcpu.run();
   std::optional<VmEnd> end;
+  WaitWhilePaused(nullptr);  // StartPaused
   timeline_->Stamp(CLEARVM_TIME_GUEST_ENTRY);
   while (!end && !stopping_.load(std::memory_order_relaxed)) {
     auto event = vcpu.Run();
@@ -49,7 +60,7 @@ std::optional<VmEnd> Machine::RunVcpu(kvm::Vcpu& vcpu) {
     if (event.value() == kvm::Vcpu::Event::kInterrupted) {
       counters_[kInterruptedExits]++;
       vcpu.ClearExitRequest();
-      WaitWhilePaused();
+      WaitWhilePaused(&vcpu);
       continue;
     }
     switch (run.exit_reason) {
@@ -80,6 +91,7 @@ std::optional<VmEnd> Machine::HandlePort(kvm::Vcpu& vcpu) {
   const std::span<uint8_t> data = vcpu.io_data();
   if (io.direction == KVM_EXIT_IO_IN) {
     std::memset(data.data(), 0xff, data.size());  // what a bus with nothing on it reads as
+    if (io.port == CLEARVM_PORT_IO_IDENTITY) ReadRenewal(data);
     return {};
   }
   switch (io.port) {
@@ -94,6 +106,9 @@ std::optional<VmEnd> Machine::HandlePort(kvm::Vcpu& vcpu) {
           timeline_->Stamp(CLEARVM_TIME_EXEC);
         }
       }
+      return {};
+    case CLEARVM_PORT_IO_SNAPSHOT:
+      StopAtPoint(vcpu);
       return {};
     case CLEARVM_PORT_IO_PANIC_LOG:
       log_->AppendPanic(data);
@@ -160,13 +175,48 @@ std::optional<VmEnd> Machine::TakeCollectedWrites() {
   }
 }
 
-void Machine::WaitWhilePaused() {
+void Machine::WaitWhilePaused(const kvm::Vcpu* vcpu) {
   std::unique_lock lock(pause_mutex_);
-  if (!paused_) return;
+  const auto waits = [this, vcpu] {
+    return !stopping_ && (paused_ || throttled_ || (vcpu != nullptr && stopped_at_ == vcpu));
+  };
+  if (!waits()) return;
   running_--;
   pause_changed_.notify_all();
-  pause_changed_.wait(lock, [this] { return !paused_; });
+  pause_changed_.wait(lock, [&waits] { return !waits(); });
   running_++;
+}
+
+// KVM completes the write when the vCPU is entered next: it has to be, and comes out again at once.
+void Machine::StopAtPoint(kvm::Vcpu& vcpu) {
+  std::lock_guard lock(pause_mutex_);
+  if (!at_point_) return;
+  stopped_at_ = &vcpu;
+  vcpu.RequestExit();
+  std::exchange(at_point_, nullptr)();
+}
+
+// Times as late as can be.
+void Machine::ReadRenewal(std::span<uint8_t> data) {
+  std::lock_guard lock(pause_mutex_);
+  if (renewal_read_ == 0 && renewal_.size() >= sizeof(clearvm_renewal)) {
+    clearvm_renewal renewal;
+    std::memcpy(&renewal, renewal_.data(), sizeof renewal);
+    renewal.identity.time = WallClock();
+    const Tsc tsc = GuestTsc();
+    renewal.identity.tsc = tsc.now;
+    renewal.identity.tsc_khz = tsc.khz;
+    std::memcpy(renewal_.data(), &renewal, sizeof renewal);
+  }
+  const size_t size = std::min(data.size(), renewal_.size() - renewal_read_);
+  std::memcpy(data.data(), renewal_.data() + renewal_read_, size);
+  renewal_read_ += size;
+  // Nobody is to read the seed a second time.
+  if (renewal_read_ == renewal_.size()) {
+    std::fill(renewal_.begin(), renewal_.end(), 0);
+    renewal_.clear();
+    renewal_read_ = 0;
+  }
 }
 
 }  // namespace clearvm::vmm

@@ -32,6 +32,7 @@ const MODULES = [
 ];
 
 const INIT = fileURLToPath(new URL('init', import.meta.url));
+const TSC = fileURLToPath(new URL('tsc.c', import.meta.url));
 const SELF = fileURLToPath(import.meta.url);
 
 /**
@@ -103,6 +104,18 @@ export async function prepareInit() {
     await runProgram('gcc', [...flags, '-o', join(at, 'init'), ...units]);
   });
   return join(directory, 'init');
+}
+
+/**
+ * Measures the time stamp counter, which an emulator without an instruction clock passes on.
+ *
+ * @returns {Promise<string>} kHz
+ */
+export async function measureTsc() {
+  const directory = await cached('tsc', [readFileSync(TSC)], (at) =>
+    runProgram('gcc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', join(at, 'tsc'), TSC]),
+  );
+  return spawnSync(join(directory, 'tsc'), { encoding: 'utf8' }).stdout.trim();
 }
 
 /**

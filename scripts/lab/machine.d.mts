@@ -10,6 +10,7 @@ export interface LabOptions {
   files?: string[];
   trees?: string[];
   onConsole?: (text: string) => void;
+  commandLimitMs?: number;
 }
 
 export interface CommandOptions {

@@ -4,12 +4,20 @@ import { closeSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Emulator } from './emulator.mjs';
 import { findProgram, LabError } from './cache.mjs';
-import { prepareInitramfs, prepareKernel } from './image.mjs';
+import { measureTsc, prepareInitramfs, prepareKernel } from './image.mjs';
 import { openMemoryImage, planFiles } from './files.mjs';
+import { lastLook } from './last-look.mjs';
 import * as protocol from './protocol.mjs';
 
 /** Longer than any start that will still succeed, on a machine that is busy with other things. */
 const START_LIMIT_MS = 300_000;
+
+/**
+ * QEMU 7.2's thread that emulates a CPU takes a virtual interrupt back at each exit of a nested guest without a lock and without an
+ * atomic instruction, so an interrupt that another thread announces at that instant is not heard of. It stays pending in
+ * the APIC, and the next one brings both; but if it was the timer's, there may be no next one. A frame is an interrupt.
+ */
+const HEARTBEAT_MS = 250;
 
 /** What a command inside finds in its environment by default: what makes it find its programs and files. */
 const KEPT_ENVIRONMENT = ['PATH', 'HOME', 'LANG', 'TERM', 'XDG_CACHE_HOME'];
@@ -17,12 +25,14 @@ const KEPT_ENVIRONMENT = ['PATH', 'HOME', 'LANG', 'TERM', 'XDG_CACHE_HOME'];
 /**
  * @typedef {object} LabOptions
  * @property {number} [memory] MiB, default 4096
- * @property {number} [cpus] default 1
+ * @property {number} [cpus] default 1; with more, QEMU 7.2 may hang (docs/lab.md)
  * @property {boolean} [icount] the clock counts instructions: one CPU, no ERMS, everything in the lab's memory
  * @property {string[]} [shares] directories that are writable inside, at their own paths (not with icount)
  * @property {string[]} [files] with icount: HOSTPATH or HOSTPATH:LABPATH
  * @property {string[]} [trees] with icount: directories, the same way
  * @property {(text: string) => void} [onConsole] is given the lab's kernel log
+ * @property {number} [commandLimitMs] a command that has not ended by then is the end of the lab, and of all others in it:
+ *   whoever has many of them to wait for need not wait for each. Default: none
  *
  * @typedef {object} CommandOptions
  * @property {string} [cwd] default the caller's
@@ -42,6 +52,8 @@ export class Lab {
   #ready = withResolvers();
   #failure;
   #paused = 0;
+  #commandLimitMs;
+  #heartbeat;
 
   /**
    * Starts a lab and waits until commands can run in it.
@@ -63,26 +75,32 @@ export class Lab {
       initramfs = '/proc/self/fd/4';
       setup.push('root', 'memory', ...plan.links.flatMap(([from, to]) => ['link', from, to]));
     } else {
+      const shares = (options.shares ?? []).map(shareRecords);
       setup.push('root', 'machine', 'bind', kernel.modules, `/lib/modules/${kernel.release}`);
-      options.shares?.forEach((path, index) => setup.push(...shareRecords(path, index)));
+      setup.push(...shares.flatMap(({ before }) => before), 'temporary');
+      setup.push(...shares.flatMap(({ records }) => records));
     }
-    const args = [...machineArguments(options), '-kernel', kernel.vmlinux, '-initrd', initramfs];
-    const stdio = [
-      'ignore',
-      'pipe',
-      'pipe',
-      'pipe',
-      ...(memoryImage === undefined ? [] : [memoryImage]),
+    const tsc = options.icount ? undefined : await measureTsc();
+    const args = [
+      ...machineArguments(options, tsc),
+      ...['-kernel', kernel.vmlinux, '-initrd', initramfs],
     ];
-    const lab = new Lab(new Emulator(qemu, args, stdio), options.onConsole);
+    // 3 is the channel, 4 the image, or the monitor of a lab that has none.
+    const stdio = ['ignore', 'pipe', 'pipe', 'pipe', memoryImage ?? 'pipe'];
+    const lab = new Lab(new Emulator(qemu, args, stdio), options);
     if (memoryImage !== undefined) closeSync(memoryImage);
     await lab.#setUp(setup);
+    if (!options.icount) {
+      const beat = protocol.encodeFrame(0, protocol.HEARTBEAT);
+      lab.#heartbeat = setInterval(() => lab.#send(beat), HEARTBEAT_MS).unref();
+    }
     return lab;
   }
 
   /** @private use Lab.start */
-  constructor(emulator, onConsole) {
+  constructor(emulator, { onConsole, commandLimitMs }) {
     this.#emulator = emulator;
+    this.#commandLimitMs = commandLimitMs;
     emulator.onConsole = onConsole;
     const reader = new protocol.FrameReader();
     const channel = emulator.child.stdio[3];
@@ -92,6 +110,7 @@ export class Lab {
     // The emulator's end is told by `ended`; a broken pipe here is only its echo.
     channel.on('error', () => {});
     emulator.ended.then((how) => {
+      clearInterval(this.#heartbeat);
       const log = emulator.consoleTail();
       this.#fail(
         new LabError(
@@ -166,6 +185,9 @@ export class Lab {
       );
     } else {
       this.#commands.set(id, command);
+      if (this.#commandLimitMs !== undefined) {
+        command.limit = setTimeout(() => this.#giveUp(argv), this.#commandLimitMs);
+      }
       this.#send(frame);
       if (options.stdin !== undefined) this.#pumpStdin(id, command, options.stdin);
     }
@@ -183,15 +205,29 @@ export class Lab {
    * @param {string[]} argv
    * @param {CommandOptions} [options]
    * @returns {Promise<CommandResult>}
-   * @throws {LabError} ERR_LAB_DIED if the lab ends first
+   * @throws {LabError} ERR_LAB_DIED if the lab ends first, ERR_LAB_HUNG after commandLimitMs
    */
   run(argv, options) {
     return this.spawn(argv, options).result;
   }
 
+  async #giveUp(argv) {
+    const what = argv.join(' ').slice(0, 200);
+    const seen = await lastLook(this, this.#emulator.child.stdio[4]);
+    const log = this.#emulator.consoleTail();
+    this.#fail(
+      new LabError(
+        'ERR_LAB_HUNG',
+        `a command has not ended in ${this.#commandLimitMs / 1000} s, and the lab was ended: ${what}\n${seen}${log && `\nIts last words:\n${log}`}`,
+      ),
+    );
+    void this.#emulator.kill();
+  }
+
   /** Ends the lab at once. What commands that have ended wrote to the shares is on the host. */
   async close() {
     this.#failure ??= new LabError('ERR_LAB_CLOSED', 'the lab has been closed');
+    for (const { limit } of this.#commands.values()) clearTimeout(limit);
     await this.#emulator.kill();
   }
 
@@ -208,7 +244,10 @@ export class Lab {
     this.#ready.reject(this.#failure);
     // A lab whose start fails has nobody who waits for both.
     this.#ready.promise.catch(() => {});
-    for (const command of this.#commands.values()) command.settled.reject(this.#failure);
+    for (const command of this.#commands.values()) {
+      clearTimeout(command.limit);
+      command.settled.reject(this.#failure);
+    }
     this.#commands.clear();
   }
 
@@ -225,6 +264,7 @@ export class Lab {
       command.wake?.();
     } else if (type === protocol.EXIT) {
       this.#commands.delete(id);
+      clearTimeout(command.limit);
       command.wake?.();
       command.settled.resolve({
         status: payload.readUInt32LE(0),
@@ -291,18 +331,19 @@ function withResolvers() {
 function shareRecords(path, index) {
   const share = ['share', `share${index}`, path];
   const modules = join(path, 'node_modules');
-  if (!existsSync(modules)) return share;
+  if (!existsSync(modules)) return { before: [], records: share };
   const aside = `/lab/modules-${index}`;
-  return ['bind', modules, aside, ...share, 'bind', aside, modules];
+  return { before: ['bind', modules, aside], records: [...share, 'bind', aside, modules] };
 }
 
-function machineArguments({ memory = 4096, cpus = 1, icount = false, shares = [] }) {
+function machineArguments({ memory = 4096, cpus = 1, icount = false, shares = [] }, tsc) {
   const append = [
     'console=ttyS0',
     'loglevel=4', // each byte of log is a trip through the emulator
     'panic=-1', // with -no-reboot: the emulator ends
     'nokaslr', // runs are to repeat
     'tsc=reliable', // the emulator's is; a busy host must not make the kernel doubt it
+    ...(tsc === undefined ? [] : [`tsc_early_khz=${tsc}`]),
     'no_timer_check',
     'nowatchdog',
   ];
@@ -319,6 +360,9 @@ function machineArguments({ memory = 4096, cpus = 1, icount = false, shares = []
       : ['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', String(cpus)]),
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
     ...['-chardev', 'socket,id=lab,fd=3', '-device', 'virtio-serial-pci'],
+    ...(icount
+      ? []
+      : ['-chardev', 'socket,id=monitor,fd=4', '-mon', 'chardev=monitor,mode=control']),
     ...['-device', 'virtserialport,chardev=lab,name=lab'],
     ...(icount ? [] : fileSystem('root', '/', true)),
     ...shares.flatMap((path, index) => (icount ? [] : fileSystem(`share${index}`, path, false))),

@@ -4,6 +4,7 @@ export const SETUP = 1;
 export const EXEC = 2;
 export const STDIN = 3;
 export const SIGNAL = 4;
+export const HEARTBEAT = 5;
 
 export const READY = 16;
 export const STDOUT = 17;

@@ -1,5 +1,6 @@
 /** clearvm import */
 import type { Command } from './command.js';
+import { interruptible } from './interrupt.js';
 import { usageError } from './options.js';
 import { openProgressBars } from './progress.js';
 
@@ -33,18 +34,21 @@ export const command: Command = {
     const message = options.text('message');
     const { images } = await context.engine();
     const bars = options.flag('quiet') ? undefined : await openProgressBars();
-    try {
-      const image = await images.import(file === '-' ? process.stdin : file, {
-        changes: options.list('change'),
-        ...(name === undefined ? {} : { name }),
-        ...(message === undefined ? {} : { message }),
-        ...(bars?.listener ? { onProgress: bars.listener } : {}),
-      });
-      bars?.stop();
-      process.stdout.write(`${image.id}\n`);
-    } finally {
-      bars?.stop();
-    }
-    return 0;
+    return interruptible(async (signal) => {
+      try {
+        const image = await images.import(file === '-' ? process.stdin : file, {
+          signal,
+          changes: options.list('change'),
+          ...(name === undefined ? {} : { name }),
+          ...(message === undefined ? {} : { message }),
+          ...(bars?.listener ? { onProgress: bars.listener } : {}),
+        });
+        bars?.stop();
+        process.stdout.write(`${image.id}\n`);
+      } finally {
+        bars?.stop();
+      }
+      return 0;
+    });
   },
 };

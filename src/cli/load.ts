@@ -1,5 +1,6 @@
 /** clearvm load */
 import type { Command } from './command.js';
+import { interruptible } from './interrupt.js';
 import { usageError } from './options.js';
 import { openProgressBars } from './progress.js';
 
@@ -37,19 +38,22 @@ export const command: Command = {
     const name = options.text('name');
     const { images } = await context.engine();
     const bars = options.flag('quiet') ? undefined : await openProgressBars();
-    try {
-      const loaded = await images.load(input ?? process.stdin, {
-        ...(name === undefined ? {} : { name }),
-        ...(bars?.listener ? { onProgress: bars.listener } : {}),
-      });
-      bars?.stop();
-      for (const image of loaded) {
-        for (const each of image.names) process.stdout.write(`Loaded image: ${each}\n`);
-        if (image.names.length === 0) process.stdout.write(`Loaded image ID: ${image.id}\n`);
+    return interruptible(async (signal) => {
+      try {
+        const loaded = await images.load(input ?? process.stdin, {
+          signal,
+          ...(name === undefined ? {} : { name }),
+          ...(bars?.listener ? { onProgress: bars.listener } : {}),
+        });
+        bars?.stop();
+        for (const image of loaded) {
+          for (const each of image.names) process.stdout.write(`Loaded image: ${each}\n`);
+          if (image.names.length === 0) process.stdout.write(`Loaded image ID: ${image.id}\n`);
+        }
+      } finally {
+        bars?.stop();
       }
-    } finally {
-      bars?.stop();
-    }
-    return 0;
+      return 0;
+    });
   },
 };

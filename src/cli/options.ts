@@ -21,8 +21,9 @@ export class OptionValues {
     this.#values = values;
   }
 
-  flag(name: string): boolean {
-    return this.#values.get(name) === true;
+  /** `fallback`: where the option was not given. */
+  flag(name: string, fallback = false): boolean {
+    return (this.#values.get(name) ?? fallback) === true;
   }
 
   /** The last value that was given. */
@@ -44,8 +45,36 @@ export interface ParsedArguments {
   help: boolean;
 }
 
+const helpOf = (command?: string): string =>
+  command === undefined ? 'clearvm --help' : `clearvm ${command} --help`;
+
 /** Says that a command line is wrong. */
 export function usageError(message: string, command?: string): ClearVMError {
-  const help = command === undefined ? 'clearvm --help' : `clearvm ${command} --help`;
-  return new ClearVMError('ERR_USAGE', `${message}; see \`${help}\``);
+  return new ClearVMError('ERR_USAGE', `${message}; see \`${helpOf(command)}\``);
+}
+
+/** A wrong option: exit status 125 with any command, as with docker's. */
+export class OptionError extends ClearVMError {
+  constructor(message: string, command?: string) {
+    super('ERR_USAGE', `${message}; see \`${helpOf(command)}\``);
+  }
+}
+
+/** docker's words for the value of an option that is wrong. `option`: as in its help, "-n, --last". */
+export function invalidArgument(
+  value: string,
+  option: string,
+  why: string,
+  command?: string,
+): OptionError {
+  return new OptionError(
+    `invalid argument ${JSON.stringify(value)} for "${option}" flag: ${why}`,
+    command,
+  );
+}
+
+/** A whole number that an option was given, with or without a sign. Errors: ERR_USAGE. */
+export function wholeNumber(value: string, option: string, command?: string): number {
+  if (/^[-+]?\d{1,15}$/.test(value)) return Number(value);
+  throw invalidArgument(value, option, 'it is no whole number', command);
 }

@@ -1,52 +1,28 @@
 /** clearvm run */
-import type { RunOptions } from '../engine/options.js';
+import { ClearVMError } from '../errors.js';
 import type { RunningContainer } from '../engine/container.js';
+import type { RunOptions } from '../engine/options.js';
+import { releaseStreams } from '../vm/native.js';
 import type { Command } from './command.js';
 import { usageError, type OptionTable, type OptionValues } from './options.js';
 import { parseRunArguments } from './parse-run.js';
+import { RUN_OPTIONS, toRunOptions } from './run-options.js';
 import { REFUSED_OPTIONS } from './run-refused.js';
+import { SignalForwarder } from './signal-forwarder.js';
 
 const options: OptionTable = {
-  rm: {
+  ...RUN_OPTIONS,
+  detach: { type: 'boolean', short: 'd', describe: 'Leave it running, and print its id' },
+  'detach-keys': {
+    type: 'string',
+    value: 'KEYS',
+    describe: 'Keys that let go of the terminal (ctrl-p,ctrl-q)',
+  },
+  timings: {
     type: 'boolean',
-    describe: 'Remove the container at its end (it always is; for command lines made for docker)',
+    describe: 'Print when the run reached which point, on stderr; --rm goes with it',
   },
-  name: { type: 'string', value: 'NAME', describe: 'Its name, unique among running containers' },
-  interactive: { type: 'boolean', short: 'i', describe: 'Connect standard input' },
-  env: {
-    type: 'list',
-    short: 'e',
-    value: 'NAME[=VALUE]',
-    describe: "Set a variable; without a value, to this shell's",
-  },
-  'env-file': { type: 'list', value: 'FILE', describe: 'Set the variables of a file' },
-  workdir: { type: 'string', short: 'w', value: 'DIR', describe: 'Working directory' },
-  user: { type: 'string', short: 'u', value: 'USER[:GROUP]', describe: 'Names or numbers' },
-  entrypoint: {
-    type: 'string',
-    value: 'COMMAND',
-    describe: "In place of the image's; '' for none",
-  },
-  volume: {
-    type: 'list',
-    short: 'v',
-    value: 'SOURCE:TARGET[:ro]',
-    describe: 'Mount a directory or file of the host',
-  },
-  memory: {
-    type: 'string',
-    short: 'm',
-    value: 'SIZE',
-    describe: 'Guest memory, 64m to 1024g (512m)',
-  },
-  cpus: { type: 'string', value: 'COUNT', describe: 'Virtual CPUs, 1 to 32 (1)' },
-  hostname: { type: 'string', short: 'h', value: 'NAME', describe: "The container's host name" },
-  timings: { type: 'boolean', describe: 'Print when the run reached which point, on stderr' },
-  debug: { type: 'boolean', describe: "Print the guest kernel's log on stderr" },
 };
-
-/** Signals that reach the command; those that Node or the terminal need stay here. */
-const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 
 export const command: Command = {
   usage: 'run [OPTIONS] IMAGE [COMMAND] [ARG...]',
@@ -57,8 +33,9 @@ export const command: Command = {
   examples: [
     ['clearvm run --rm debian:12 cat /etc/os-release', 'run one command'],
     ['echo hello | clearvm run -i --rm debian:12 tr a-z A-Z', 'feed it standard input'],
+    ['clearvm run -d --name web --restart unless-stopped nginx', 'start a service'],
     [
-      'clearvm run -v "$PWD":/src:ro -w /src --cpus 4 -m 2g gcc make -C /src',
+      'clearvm run --rm -v "$PWD":/src:ro -w /src --cpus 4 -m 2g gcc make -C /src',
       'work on a directory',
     ],
     ['clearvm run -e TZ=UTC --timings busybox date', 'set a variable, and see where time goes'],
@@ -68,15 +45,38 @@ export const command: Command = {
   async run({ options: given, operands }, context) {
     const [image, ...cmd] = operands;
     if (image === undefined) throw usageError('which image?', 'run');
+    if (given.flag('detach')) {
+      if (given.list('attach').length > 0) {
+        throw new ClearVMError('ERR_USAGE', 'Conflicting options: -a and -d', { exitCode: 1 });
+      }
+      const { runDetached } = await import('./run-detached.js');
+      return runDetached(given, image, cmd, context);
+    }
+    if (isKept(given)) {
+      const { runKept } = await import('./run-kept.js');
+      return runKept(given, image, cmd, context);
+    }
     const engine = await context.engine();
+    if (given.flag('tty')) {
+      const { requireTerminal } = await import('./terminal.js');
+      requireTerminal(given.flag('interactive'), true);
+    }
     const signals = new SignalForwarder();
-    const nodeMs = performance.now();
+    const nodeMs = given.flag('timings') ? performance.now() : 0;
     try {
       const container = await engine.run(image, {
-        ...toRunOptions(given, cmd),
+        ...(await toRunOptions(given, cmd)),
+        ...(given.flag('tty') ? await terminalOptions(given.flag('interactive')) : {}),
         signal: signals.aborted,
       });
-      signals.forwardTo(container);
+      if (given.flag('tty')) {
+        // What is typed are keys, and what ends this process ends the VM.
+        signals.close();
+        return await runAtTerminal(container, given.flag('interactive'));
+      }
+      if (given.flag('sig-proxy', true)) signals.forwardTo(container);
+      // The VMM has them: with its copy closed, whoever reads or writes the other end sees that.
+      releaseStreams();
       const { exitCode } = await container.wait();
       if (given.flag('timings')) {
         const { formatTimings } = await import('./timings.js');
@@ -92,56 +92,29 @@ export const command: Command = {
   },
 };
 
-/** Passes this process's signals on to the command; before there is one, they end the run. */
-class SignalForwarder {
-  readonly #aborter = new AbortController();
-  #container: RunningContainer | undefined;
-  /** What to exit with when a signal came before the command ran. */
-  exitCode: number | undefined;
-
-  constructor() {
-    for (const signal of FORWARDED) process.on(signal, this.#receive);
-  }
-
-  get aborted(): AbortSignal {
-    return this.#aborter.signal;
-  }
-
-  forwardTo(container: RunningContainer): void {
-    this.#container = container;
-  }
-
-  close(): void {
-    for (const signal of FORWARDED) process.off(signal, this.#receive);
-  }
-
-  readonly #receive = (name: NodeJS.Signals, number: number): void => {
-    if (this.#container) {
-      // It fails only when the container ends just now.
-      this.#container.kill(name).catch(() => {});
-      return;
-    }
-    this.exitCode ??= 128 + number;
-    this.#aborter.abort(new Error(`${name} came before the command ran`));
-  };
+/**
+ * Whether it outlives this command line. With --rm the container belongs to this process, which saves it a monitor (which is what runs health checks); what
+ * looks at one run (--timings, --debug) does so there.
+ */
+function isKept(given: OptionValues): boolean {
+  const asked = ['cidfile', 'detach-keys', 'health-cmd'];
+  if (asked.some((name) => given.text(name) !== undefined)) return true;
+  return !['rm', 'timings', 'debug'].some((name) => given.flag(name));
 }
 
-/** The library's options of the command line's. */
-export function toRunOptions(given: OptionValues, cmd: string[]): RunOptions {
-  const texts = ['name', 'workdir', 'user', 'entrypoint', 'memory', 'cpus', 'hostname'] as const;
-  const result: RunOptions = {
-    stdin: given.flag('interactive') ? 'inherit' : 'ignore',
-    stdout: 'inherit',
-    stderr: 'inherit',
-    env: given.list('env'),
-    envFile: given.list('env-file'),
-    volumes: given.list('volume'),
-  };
-  if (cmd.length > 0) result.cmd = cmd;
-  if (given.flag('debug')) result.debug = true;
-  for (const name of texts) {
-    const value = given.text(name);
-    if (value !== undefined) result[name] = value;
+async function terminalOptions(interactive: boolean): Promise<RunOptions> {
+  const { terminalSize } = await import('./terminal.js');
+  const size = terminalSize();
+  return { stdin: interactive ? 'pipe' : 'ignore', ...(size ? { size } : {}) };
+}
+
+async function runAtTerminal(container: RunningContainer, interactive: boolean): Promise<number> {
+  const { RawTerminal } = await import('./terminal.js');
+  const terminal = new RawTerminal(interactive);
+  try {
+    terminal.connect(container);
+    return (await container.wait()).exitCode;
+  } finally {
+    terminal.close();
   }
-  return result;
 }

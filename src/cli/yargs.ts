@@ -1,8 +1,8 @@
-/** yargs: help texts of every command, and the command lines of all but `run` (parse-run.ts says why). */
+/** yargs: help texts of every command. Command lines are taken apart by parse-run.ts. */
 import yargs, { type Argv, type Options } from 'yargs';
 
 import type { Command } from './command.js';
-import { OptionValues, usageError, type OptionTable, type ParsedArguments } from './options.js';
+import type { OptionTable } from './options.js';
 
 /** Columns of the help text, at most. */
 const HELP_WIDTH = 100;
@@ -34,32 +34,6 @@ function bare(argv: readonly string[]): Argv {
       'parse-numbers': false,
       'parse-positional-numbers': false,
     });
-}
-
-/** Errors: ERR_USAGE. */
-export function parseWithYargs(
-  name: string,
-  argv: readonly string[],
-  table: OptionTable,
-): ParsedArguments {
-  const parser = bare(argv)
-    .options({ ...yargsOptions(table), help: { type: 'boolean' } })
-    .strictOptions()
-    .fail((message, error) => {
-      throw error ?? usageError(message.split('\n')[0] ?? 'a wrong command line', name);
-    });
-  const parsed = parser.parseSync() as Record<string, unknown>;
-  const values = new Map<string, boolean | string[]>();
-  for (const [option, { type }] of Object.entries(table)) {
-    const value = parsed[option];
-    if (value === undefined) continue;
-    values.set(
-      option,
-      type === 'boolean' ? Boolean([value].flat().at(-1)) : [value].flat().map(String),
-    );
-  }
-  const operands = (parsed['_'] as unknown[]).map(String);
-  return { options: new OptionValues(values), operands, help: parsed['help'] === true };
 }
 
 /** The help text of a command. */

@@ -1,11 +1,17 @@
 /** A container that runs: its streams, its end, its signals. */
 import type { Readable, Writable } from 'node:stream';
 
-import { ClearVMError } from '../errors.js';
-import { SIGNALS } from '../vm/constants.js';
+import { ControlFrame } from '../vm/protocol.js';
+import { encodeSize } from '../vm/spec.js';
+import { settleStreams } from '../vm/stdio.js';
 import type { Timing, TimelineRecorder } from '../vm/timings.js';
-import type { ExitStatus, Vmm } from '../vm/vmm.js';
+import type { ExitStatus, StartedFrom, Vmm } from '../vm/vmm.js';
+import type { ExecOptions, ExecProcess, TerminalSize } from './exec.js';
+import type { Running } from './running.js';
+import { signalNumber } from './signals.js';
+import type { ContainerDirectories } from './state.js';
 
+/** The standard streams of a process in a container. */
 export interface ContainerStreams {
   /** null unless `stdin: 'pipe'`. */
   stdin: Writable | null;
@@ -14,20 +20,7 @@ export interface ContainerStreams {
   stderr: Readable | null;
 }
 
-/** A signal's number of its name, with or without SIG, or of a number. Errors: ERR_SIGNAL. */
-export function signalNumber(signal: string | number): number {
-  const text = String(signal).toUpperCase();
-  const number = /^\d+$/.test(text)
-    ? Number(text)
-    : SIGNALS[text.startsWith('SIG') ? text : `SIG${text}`];
-  if (number === undefined || number < 1 || number > 64) {
-    throw new ClearVMError('ERR_SIGNAL', `${JSON.stringify(signal)} is no signal of Linux`, {
-      field: 'signal',
-    });
-  }
-  return number;
-}
-
+/** A container that this process has started, and that ends with it. */
 export class RunningContainer implements ContainerStreams, AsyncDisposable {
   /** 64 hex digits. */
   readonly id: string;
@@ -35,14 +28,14 @@ export class RunningContainer implements ContainerStreams, AsyncDisposable {
   readonly stdin: Writable | null;
   readonly stdout: Readable | null;
   readonly stderr: Readable | null;
+  readonly #running: Running;
   readonly #vmm: Vmm;
   readonly #timeline: TimelineRecorder;
   readonly #ended: Promise<ExitStatus>;
 
   /** @internal `ended` settles when the container is over and nothing of it is left. */
   constructor(
-    id: string,
-    name: string,
+    { id, name, runDirectory, dataDirectory }: ContainerDirectories,
     streams: ContainerStreams,
     vmm: Vmm,
     timeline: TimelineRecorder,
@@ -53,14 +46,22 @@ export class RunningContainer implements ContainerStreams, AsyncDisposable {
     this.stdin = streams.stdin;
     this.stdout = streams.stdout;
     this.stderr = streams.stderr;
+    this.#running = { id, name, directory: runDirectory, dataDirectory };
     this.#vmm = vmm;
     this.#timeline = timeline;
     this.#ended = ended;
+    const settle = () => settleStreams(streams);
+    ended.then(settle, settle);
   }
 
   /** The VMM's process id, as this host counts. */
   get vmmPid(): number {
     return this.#vmm.pid;
+  }
+
+  /** Whether the VM was forked from a template, or why it was booted. */
+  get startedFrom(): StartedFrom {
+    return this.#vmm.startedFrom;
   }
 
   /** The points that the run has reached so far, in milliseconds since `Engine.run` was called. */
@@ -82,6 +83,17 @@ export class RunningContainer implements ContainerStreams, AsyncDisposable {
    */
   async kill(signal: string | number = 'SIGTERM'): Promise<void> {
     await this.#vmm.signal(signalNumber(signal));
+  }
+
+  /** Gives the command's terminal another size. Errors: ERR_VMM_GONE. */
+  async resize({ rows, columns }: TerminalSize): Promise<void> {
+    await this.#vmm.request(ControlFrame.RESIZE, encodeSize(rows, columns));
+  }
+
+  /** Starts a further process in the container. Errors: those of `Engine.exec`. */
+  async exec(cmd: readonly string[], options: ExecOptions = {}): Promise<ExecProcess> {
+    const { startExec } = await import('./exec.js');
+    return startExec(this.#running, cmd, options);
   }
 
   /** The VM's counters by name: exits to the VMM, and what KVM counted until init with `statistics`. */

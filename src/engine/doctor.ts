@@ -5,20 +5,12 @@ import path from 'node:path';
 
 import { errnoOf, messageOf } from '../errors.js';
 import type { KvmProbe } from '../vm/addon-types.js';
+import { isOutside } from '../user-namespace.js';
 import { loadAddon } from '../vm/native.js';
+import { diagnoseUser } from './doctor-user.js';
+import { bad, ok, type Finding } from './finding.js';
 import { KVM_DEVICE, hasVirtualizationFlag } from './kvm-check.js';
 import { formatSize } from './size.js';
-
-export interface Finding {
-  /** Stable, for programs: `kvm.device`, `kernel.version`, ... */
-  id: string;
-  /** `error`: containers cannot run; `warning`: they run worse than they could. */
-  level: 'ok' | 'warning' | 'error';
-  /** What was found, in one line. */
-  message: string;
-  /** What to do about it; absent when all is well. */
-  advice?: string;
-}
 
 /** What there is to look at: the engine's paths. */
 export interface DoctorSubject {
@@ -50,20 +42,12 @@ export function diagnose(subject: DoctorSubject): Finding[] {
     diagnoseKernelVersion(release()),
     diagnoseOverlay(),
     diagnoseNamespaces(),
-    diagnosePrivileges(),
+    ...(isOutside() ? diagnoseUser(subject.root) : [diagnosePrivileges()]),
     diagnoseCgroups(),
     ...diagnoseHugePages(),
     ...diagnoseFiles(subject),
     ...diagnoseSpace(subject.root),
   ];
-}
-
-function ok(id: string, message: string): Finding {
-  return { id, level: 'ok', message };
-}
-
-function bad(id: string, level: 'warning' | 'error', message: string, advice: string): Finding {
-  return { id, level, message, advice };
 }
 
 /** A small file's text without blanks at its ends; undefined where it cannot be read. */
@@ -246,7 +230,7 @@ function diagnosePrivileges(): Finding {
         'privileges',
         'error',
         'this user may not make namespaces and mounts (no CAP_SYS_ADMIN)',
-        'run clearvm as root; running without root is not there yet',
+        'run clearvm as an ordinary user, or as root with its capabilities',
       );
 }
 

@@ -1,90 +1,74 @@
-/** The engine: images in, running containers out. */
-import { randomBytes } from 'node:crypto';
-import { closeSync, openSync } from 'node:fs';
-import path from 'node:path';
-
-import { ClearVMError, errnoOf, messageOf } from '../errors.js';
-import { ImageStore, type ResolvedImage } from '../image/index.js';
-import { noNetworkFiles } from '../network/none.js';
-import type { Addon } from '../vm/addon-types.js';
-import { checkVmConfig, type VmConfig } from '../vm/config.js';
-import {
-  DEFAULT_INITRD_PATH,
-  DEFAULT_KERNEL_PATH,
-  DEFAULT_VMM_PATH,
-  loadAddon,
-} from '../vm/native.js';
-import { checkOciSpec, encodeSpec, type BindShare, type OciSpec } from '../vm/spec.js';
-import { StdioFds } from '../vm/stdio.js';
+/** The engine: images in, containers out. */
+import type { ImageStore } from '../image/index.js';
 import { TimelineRecorder } from '../vm/timings.js';
-import { Vmm, type ExitStatus } from '../vm/vmm.js';
-import { RunningContainer } from './container.js';
-import type { Finding } from './doctor.js';
-import { readEnvironmentFile } from './environment.js';
-import { processStartTime } from './host.js';
+import type { RunningContainer } from './container.js';
+import { EngineContext, type EngineOptions } from './context.js';
+import { DirectRuns } from './direct.js';
+import type { Finding } from './finding.js';
+import { noteContainer, readEvents, type EngineEvent, type EventOptions } from './events.js';
+import type { ExecOptions, ExecProcess } from './exec.js';
+import type { FilterTest } from './filters.js';
+import type { ContainerSummary, ListOptions } from './list.js';
+import type { Container } from './managed.js';
 import { requireKvm } from './kvm-check.js';
 import { checkRunOptions, type RunOptions } from './options.js';
-import { mergeProcess } from './process.js';
-import { buildRuntimeSpec } from './runtime-spec.js';
+import { DEFAULT_CPUS, DEFAULT_MEMORY, checkGuestFiles, planContainer } from './plan.js';
+import type { Pruned } from './prune.js';
+import { isActive, readRecord } from './record.js';
+import type { Running } from './running.js';
+import type { ContainerProcessInfo, ContainerSample } from './running-commands.js';
 import { parseCpus, parseMemory } from './size.js';
-import { StateStore, type ContainerState } from './state.js';
-import { parseVolume, resolveVolumes, type Volume } from './volumes.js';
+import type { SnapshotStore } from './snapshots.js';
+import type { TemplateShape } from './templates.js';
+import type { DiskUsage } from './usage.js';
+import type { VolumeStore } from './volume-store.js';
 
-export const DEFAULT_ROOT = '/var/lib/clearvm';
-export const DEFAULT_RUNTIME_DIRECTORY = '/run/clearvm';
-export const DEFAULT_MEMORY = '512m';
-export const DEFAULT_CPUS = 1;
+export { DEFAULT_ROOT, DEFAULT_RUNTIME_DIRECTORY, type EngineOptions } from './context.js';
+export { DEFAULT_CPUS, DEFAULT_MEMORY } from './plan.js';
 
-/** How long a VMM that has told its container's exit may take to end, ms. */
-const END_GRACE = 5000;
-
-export interface EngineOptions {
-  /** Images and writable layers: $CLEARVM_ROOT, or /var/lib/clearvm. Without commas and colons. */
-  root?: string;
-  /** State of running containers: $CLEARVM_RUN, or /run/clearvm. */
-  runtimeDir?: string;
-  /** clearvm-vmm: $CLEARVM_VMM, or the one that was built with this package. */
-  vmmPath?: string;
-  /** The guest kernel (vmlinux): $CLEARVM_KERNEL, or this package's. */
-  kernelPath?: string;
-  /** The initramfs: $CLEARVM_INITRD, or this package's. */
-  initrdPath?: string;
-}
-
-/** Everything that is decided before anything is made on the host. */
-interface Plan {
-  config: VmConfig;
-  spec: OciSpec;
-  payload: Buffer;
-}
-
+/** Runs container images as virtual machines. Engines that share a `root` see the same images, containers and volumes, whatever process they are in. */
 export class Engine {
-  readonly root: string;
-  readonly runtimeDir: string;
-  readonly vmmPath: string;
-  readonly kernelPath: string;
-  readonly initrdPath: string;
-  /** The images on this host. */
-  readonly images: ImageStore;
-  readonly #state: StateStore;
-  #staleRemoved: Promise<unknown> | undefined;
+  readonly #context: EngineContext;
+  readonly #direct: DirectRuns;
 
   constructor(options: EngineOptions = {}) {
-    const { env } = process;
-    const pick = (given: string | undefined, name: string, fallback: string): string =>
-      path.resolve(given || env[name] || fallback);
-    this.root = pick(options.root, 'CLEARVM_ROOT', DEFAULT_ROOT);
-    this.runtimeDir = pick(options.runtimeDir, 'CLEARVM_RUN', DEFAULT_RUNTIME_DIRECTORY);
-    this.vmmPath = pick(options.vmmPath, 'CLEARVM_VMM', DEFAULT_VMM_PATH);
-    this.kernelPath = pick(options.kernelPath, 'CLEARVM_KERNEL', DEFAULT_KERNEL_PATH);
-    this.initrdPath = pick(options.initrdPath, 'CLEARVM_INITRD', DEFAULT_INITRD_PATH);
-    this.images = new ImageStore({ root: path.join(this.root, 'images') });
-    this.#state = new StateStore(this.root, this.runtimeDir);
+    this.#context = new EngineContext(options);
+    this.#direct = new DirectRuns(this.#context);
+  }
+
+  /** Where images, containers, templates and volumes are kept: an absolute path. */
+  get root(): string {
+    return this.#context.root;
+  }
+
+  /** Where the sockets of running containers are: an absolute path. */
+  get runtimeDir(): string {
+    return this.#context.runtimeDir;
+  }
+
+  /** The VMM that it starts. */
+  get vmmPath(): string {
+    return this.#context.vmmPath;
+  }
+
+  /** The guest kernel: an ELF vmlinux. */
+  get kernelPath(): string {
+    return this.#context.kernelPath;
+  }
+
+  /** The guest's initramfs, which holds init. */
+  get initrdPath(): string {
+    return this.#context.initrdPath;
+  }
+
+  /** The images on this host. */
+  get images(): ImageStore {
+    return this.#context.images;
   }
 
   /**
-   * Runs an image as a VM, and returns when its command runs. Options and image are checked before anything is made;
-   * whatever fails, nothing stays behind.
+   * Runs an image as a VM that belongs to this process, and returns when its command runs. Options and image are checked before
+   * anything is made; whatever fails, nothing stays behind; nor does anything of the container when it has ended.
    *
    * Errors (each a ClearVMError with a `code`): ERR_RUN_OPTIONS and the codes of single options; the image store's;
    * ERR_KVM_MISSING, ERR_KVM_PERMISSION, ERR_KVM_SOFTWARE; ERR_KERNEL_MISSING, ERR_INITRD_MISSING, ERR_VMM_SPAWN,
@@ -94,223 +78,171 @@ export class Engine {
   async run(image: string, options: RunOptions = {}): Promise<RunningContainer> {
     const timeline = new TimelineRecorder();
     timeline.mark('request');
-    checkRunOptions(options);
-    options.signal?.throwIfAborted();
-    const memory = parseMemory(options.memory ?? DEFAULT_MEMORY);
-    const cpus = parseCpus(options.cpus ?? DEFAULT_CPUS);
-    const wanted = (options.volumes ?? []).map((volume) =>
-      typeof volume === 'string' ? parseVolume(volume) : volume,
-    );
-    const fileChanges = [];
-    for (const file of options.envFile === undefined ? [] : [options.envFile].flat()) {
-      fileChanges.push(...(await readEnvironmentFile(file, process.env)));
-    }
-    const resolved = await this.images.resolve(image);
-    timeline.mark('image.resolved');
-
-    requireKvm(this.runtimeDir);
-    const addon = loadAddon();
-    const id = randomBytes(32).toString('hex');
-    const hostname = options.hostname ?? id.slice(0, 12);
-    const runConfig = resolved.config.config ?? {};
-    const merged = mergeProcess(runConfig, options, hostname, fileChanges, process.env);
-    const volumes = resolveVolumes(wanted, process.cwd());
-    const spec = buildRuntimeSpec({
-      process: merged,
-      hostname,
-      image: resolved.config,
-      volumes,
-      rootPath: `${this.root}/containers/${id}/merged`,
-    });
-    const config = this.#vmConfig(
-      id,
+    const plan = await planContainer(
+      this.#context,
       image,
-      resolved,
-      volumes,
-      { memory, cpus, hostname },
-      options,
+      { ...options, autoRemove: true },
+      timeline,
     );
-    const plan = makePlan(config, spec, volumes, (options.stdin ?? 'ignore') !== 'ignore');
-    return this.#start(addon, plan, options, resolved, timeline);
+    return this.#direct.start(plan, options, timeline);
   }
 
-  /** Ids of the images of running containers: what `images.remove` must leave alone. */
-  imagesInUse(): Promise<string[]> {
-    return this.#state.imagesInUse();
+  /**
+   * Makes a container that is kept until it is removed, and that any process can start, stop and look at. It runs beside a
+   * monitor of its own, and outlives this process. `stdin` is `pipe` or `ignore`; the other streams are the log's.
+   * Errors: those of `run`.
+   */
+  async create(image: string, options: RunOptions = {}): Promise<Container> {
+    await this.#context.state.removeStale();
+    const { createContainer } = await import('./create.js');
+    return createContainer(this.#context, image, options);
+  }
+
+  /** A container by its id, the beginning of its id, or its name. Errors: ERR_CONTAINER_NOT_FOUND, ERR_CONTAINER_AMBIGUOUS. */
+  async container(reference: string): Promise<Container> {
+    const { openContainer } = await import('./create.js');
+    return openContainer(this.#context, reference);
+  }
+
+  /** The newest first. Errors: ERR_FILTER. */
+  async containers(options: ListOptions = {}): Promise<ContainerSummary[]> {
+    const { listContainers } = await import('./list.js');
+    return listContainers(this.root, options);
+  }
+
+  /** The named volumes on this host. */
+  async volumes(): Promise<VolumeStore> {
+    const { VolumeStore } = await import('./volume-store.js');
+    return new VolumeStore(this.root);
+  }
+
+  /** The snapshots on this host. */
+  async snapshots(): Promise<SnapshotStore> {
+    const { SnapshotStore } = await import('./snapshots.js');
+    return new SnapshotStore(this.#context);
+  }
+
+  /** Removes containers that do not run, `filter` permitting. One that somebody starts or removes meanwhile is let be. */
+  async pruneContainers(filter: FilterTest<ContainerSummary> = () => true): Promise<Pruned> {
+    const { prune } = await import('./prune.js');
+    const stopped = (await this.containers({ all: true })).filter(
+      (each) => !isActive(each.state.status) && filter(each),
+    );
+    return prune(
+      stopped.map(({ id }) => id),
+      (id) => `${this.root}/containers/${id}/upper`,
+      async (id) => (await this.container(id)).remove(),
+    );
+  }
+
+  /**
+   * Makes the template from which containers of that shape are forked, and waits for it. `run` has it made by itself, in the
+   * background, when it has booted for want of one. Errors: ERR_MEMORY, ERR_CPUS, the files' and KVM's as of `run`,
+   * ERR_TEMPLATE_BUILD.
+   */
+  async prepare(options: Pick<RunOptions, 'memory' | 'cpus' | 'volumes'> = {}): Promise<void> {
+    checkRunOptions(options);
+    const shape: TemplateShape = {
+      memory: parseMemory(options.memory ?? DEFAULT_MEMORY),
+      cpus: parseCpus(options.cpus ?? DEFAULT_CPUS).cpus,
+      exports: 1 + (options.volumes?.length ?? 0),
+    };
+    requireKvm(this.runtimeDir);
+    checkGuestFiles(this.#context);
+    const { templates } = this.#context;
+    const template = templates.find(shape);
+    if (template) await templates.make(template, shape);
+  }
+
+  /**
+   * Starts a command in a container that runs, by its id, its name or the beginning of its id, and returns when it runs.
+   * Errors: ERR_CONTAINER_NOT_FOUND, ERR_CONTAINER_AMBIGUOUS, ERR_CONTAINER_NOT_RUNNING, ERR_CONTAINER_PAUSED; ERR_EXEC_OPTIONS,
+   * ERR_ENV, ERR_ENV_FILE, ERR_SPEC_TOO_LARGE; ERR_VMM_BUSY; ERR_PROCESS_START with the `exitCode` 126 or 127 for a command that
+   * cannot be executed or found.
+   */
+  async exec(
+    container: string,
+    cmd: readonly string[],
+    options: ExecOptions = {},
+  ): Promise<ExecProcess> {
+    const { startExec } = await import('./exec.js');
+    return startExec(await this.#find(container), cmd, options);
+  }
+
+  /** Stops the processors of a running container's VM. Errors: of `exec` those about the container; ERR_ALREADY. */
+  async pause(container: string): Promise<void> {
+    await this.#setPaused(container, true);
+  }
+
+  /** Lets them go on. Errors: as of `pause`. */
+  async unpause(container: string): Promise<void> {
+    await this.#setPaused(container, false);
+  }
+
+  /** The processes in a running container. Errors: of `exec` those about the container. */
+  async top(container: string): Promise<ContainerProcessInfo[]> {
+    return (await commands()).listProcesses(await this.#find(container));
+  }
+
+  /** What a running container uses now. Errors: as of `top`. */
+  async sample(container: string): Promise<ContainerSample> {
+    return (await commands()).takeSample(await this.#find(container));
+  }
+
+  /** Id and name of a container. Errors: of `exec` those about the container. */
+  async identify(container: string): Promise<{ id: string; name: string }> {
+    const { id, name } = await this.#find(container);
+    return { id, name };
+  }
+
+  /** Ids and names of the containers that run. */
+  async running(): Promise<{ id: string; name: string }[]> {
+    return (await this.containers()).map(({ id, name }) => ({ id, name }));
+  }
+
+  async #setPaused(reference: string, paused: boolean): Promise<void> {
+    const container = await this.#find(reference);
+    await (await commands()).setPaused(container, paused);
+    const record = readRecord(container.dataDirectory);
+    if (record) noteContainer(this.root, paused ? 'pause' : 'unpause', record);
+  }
+
+  /**
+   * What happens to containers, images and volumes from now on, or since a time; it ends at `until` or by `signal`. Errors: ERR_FILTER.
+   */
+  events(options: EventOptions = {}): AsyncGenerator<EngineEvent> {
+    return readEvents(this.root, options);
+  }
+
+  async #find(container: string): Promise<Running> {
+    const { findRunning } = await import('./running.js');
+    return findRunning(this.root, this.runtimeDir, container);
+  }
+
+  /** Ids of the images of all containers and snapshots: what `images.remove` must leave alone. */
+  async imagesInUse(): Promise<string[]> {
+    const kept = (await this.snapshots()).list().map(({ image }) => image.id);
+    return [...new Set([...(await this.#context.state.imagesInUse()), ...kept])];
+  }
+
+  /** What images, containers and volumes take on the disk. */
+  async diskUsage(): Promise<DiskUsage> {
+    const { containerUsage, volumeUsage } = await import('./usage.js');
+    const images = await this.images.usage(await this.imagesInUse());
+    const containers = await containerUsage(this.root);
+    return { images, containers, volumes: await volumeUsage(this.root) };
   }
 
   /** Removes what engines that were killed have left behind; `run` does so by itself. Returns the containers' ids. */
   removeStale(): Promise<string[]> {
-    return this.#state.removeStale();
+    return this.#context.state.removeStale();
   }
 
   /** What this host lacks for running containers, and what to do about it. */
   async diagnose(): Promise<Finding[]> {
     const { diagnose } = await import('./doctor.js');
-    return diagnose(this);
-  }
-
-  #vmConfig(
-    id: string,
-    reference: string,
-    image: ResolvedImage,
-    volumes: Volume[],
-    chosen: { memory: number; cpus: number; hostname: string },
-    options: RunOptions,
-  ): VmConfig {
-    return {
-      version: 1,
-      id,
-      cpus: chosen.cpus,
-      memory: chosen.memory,
-      kernel: this.kernelPath,
-      initrd: this.initrdPath,
-      ...(options.debug ? { debug: true } : {}),
-      ...(options.statistics ? { statistics: true } : {}),
-      image: { reference, id: image.id },
-      root: {
-        layers: image.layersDir,
-        lower: image.lower,
-        state: `${this.root}/containers/${id}`,
-      },
-      shares: volumes.map((volume, index) => ({
-        tag: `vol${index}`,
-        path: volume.source,
-        ...(volume.readOnly ? { readOnly: true } : {}),
-      })),
-      files: noNetworkFiles(chosen.hostname),
-    };
-  }
-
-  async #start(
-    addon: Addon,
-    { config, spec, payload }: Plan,
-    options: RunOptions,
-    image: ResolvedImage,
-    timeline: TimelineRecorder,
-  ): Promise<RunningContainer> {
-    const kernelFd = openGuestFile(this.kernelPath, 'ERR_KERNEL_MISSING', 'guest kernel');
-    let initrdFd = -1;
-    let stdio: StdioFds | undefined;
-    let state: ContainerState | undefined;
-    let vmm: Vmm;
-    try {
-      initrdFd = openGuestFile(this.initrdPath, 'ERR_INITRD_MISSING', 'initramfs');
-      state = this.#state.create(config.id, options.name, image.id);
-      config.name = state.name;
-      stdio = new StdioFds(addon, {
-        stdin: options.stdin ?? 'ignore',
-        stdout: options.stdout ?? 'pipe',
-        stderr: options.stderr ?? 'pipe',
-      });
-      timeline.mark('prepared');
-      vmm = new Vmm({
-        addon,
-        file: this.vmmPath,
-        config,
-        kernelFd,
-        initrdFd,
-        spec: payload,
-        stdio: stdio.vmm,
-        ...(options.debug ? { consoleFd: 2 } : {}),
-        timeline,
-      });
-    } catch (error) {
-      stdio?.closeAll();
-      if (state) await this.#state.remove(state);
-      throw error;
-    } finally {
-      for (const fd of [kernelFd, initrdFd]) if (fd >= 0) closeSync(fd);
-    }
-    stdio.closeVmmEnds();
-    return this.#accompany(vmm, state, config, spec, stdio, options.signal, timeline);
-  }
-
-  /** From the spawned VMM to the running command, and on to the end. */
-  async #accompany(
-    vmm: Vmm,
-    state: ContainerState,
-    config: VmConfig,
-    spec: OciSpec,
-    stdio: StdioFds,
-    signal: AbortSignal | undefined,
-    timeline: TimelineRecorder,
-  ): Promise<RunningContainer> {
-    const abort = (): void => vmm.destroy(toError(signal?.reason));
-    signal?.addEventListener('abort', abort, { once: true });
-    if (signal?.aborted) abort();
-    const streams = stdio.streams();
-    // A command that ends without reading its input is no error of this process; pipelines still hear of it.
-    streams.stdin?.on('error', () => {});
-
-    // Behind the spawn: while the VM boots, nobody waits for these files.
-    this.#writeState(state, config, spec, vmm);
-    const ended = this.#finish(vmm, state, timeline).finally(() =>
-      signal?.removeEventListener('abort', abort),
-    );
-    // Whoever calls wait() hears of it.
-    ended.catch(() => {});
-    try {
-      await vmm.started;
-    } catch (error) {
-      for (const stream of Object.values(streams)) stream?.destroy();
-      await ended.catch(() => {});
-      throw error;
-    }
-    this.#staleRemoved ??= this.#state.removeStale();
-    return new RunningContainer(state.id, state.name, streams, vmm, timeline, ended);
-  }
-
-  #writeState(state: ContainerState, config: VmConfig, spec: OciSpec, vmm: Vmm): void {
-    const startTime = processStartTime(vmm.pid);
-    if (startTime !== undefined) config.vmm = { pid: vmm.pid, startTime };
-    try {
-      this.#state.write(state, 'vm.json', config);
-      this.#state.write(state, 'config.json', spec);
-    } catch (error) {
-      vmm.destroy(toError(error));
-    }
-  }
-
-  async #finish(vmm: Vmm, state: ContainerState, timeline: TimelineRecorder): Promise<ExitStatus> {
-    try {
-      return await vmm.exited;
-    } finally {
-      const timer = setTimeout(() => vmm.destroy(), END_GRACE);
-      await vmm.gone;
-      clearTimeout(timer);
-      await this.#state.remove(state);
-      await this.#staleRemoved;
-      timeline.mark('cleaned');
-    }
+    return diagnose(this.#context);
   }
 }
 
-/** Checks everything, and encodes the spec. Errors: ERR_VM_CONFIG, ERR_OCI_SPEC, ERR_SPEC_TOO_LARGE. */
-function makePlan(config: VmConfig, spec: OciSpec, volumes: Volume[], stdin: boolean): Plan {
-  checkVmConfig(config);
-  checkOciSpec(spec);
-  const shares = new Map<string, BindShare>();
-  volumes.forEach((volume, index) =>
-    shares.set(volume.target, { tag: `vol${index}`, file: volume.file }),
-  );
-  return { config, spec, payload: encodeSpec(spec, { shares, files: config.files, stdin }) };
-}
-
-function openGuestFile(file: string, code: string, what: string): number {
-  try {
-    return openSync(file, 'r');
-  } catch (cause) {
-    throw new ClearVMError(
-      code,
-      errnoOf(cause) === 'ENOENT'
-        ? `the ${what} ${file} does not exist: build it with \`npm run build\``
-        : `the ${what} cannot be opened: ${messageOf(cause)}`,
-      { cause },
-    );
-  }
-}
-
-function toError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new ClearVMError('ERR_ABORTED', String(reason));
-}
+const commands = () => import('./running-commands.js');

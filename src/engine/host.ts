@@ -1,5 +1,5 @@
 /** Facts of this host and this process that are read once. */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 
 let bootId: string | undefined;
 let ownStartTime: string | undefined;
@@ -28,4 +28,16 @@ export function processStartTime(pid: number | 'self'): string | undefined {
 /** This process's own start time. */
 export function selfStartTime(): string {
   return (ownStartTime ??= processStartTime('self') ?? '0');
+}
+
+/** Random bytes of the kernel's: loading node:crypto for them would take longer than all else that a run does in Node. */
+export function randomBytes(size: number): Buffer {
+  const bytes = Buffer.alloc(size);
+  const fd = openSync('/dev/urandom', 'r');
+  try {
+    if (readSync(fd, bytes) !== size) throw new Error('/dev/urandom gives no bytes');
+  } finally {
+    closeSync(fd);
+  }
+  return bytes;
 }

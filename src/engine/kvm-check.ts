@@ -6,6 +6,7 @@
 import { accessSync, constants, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 
 import { ClearVMError, errnoOf, messageOf } from '../errors.js';
+import { isOutside } from '../user-namespace.js';
 import { loadAddon } from '../vm/native.js';
 import { currentBootId } from './host.js';
 
@@ -26,8 +27,14 @@ export function hasVirtualizationFlag(cpuinfo: string): boolean {
   return / (vmx|svm)\b/.test(flags);
 }
 
-/** Errors: ERR_KVM_MISSING, ERR_KVM_PERMISSION, ERR_KVM_SOFTWARE, ERR_KVM_UNUSABLE. */
+/** Errors: ERR_USER_NAMESPACE, ERR_KVM_MISSING, ERR_KVM_PERMISSION, ERR_KVM_SOFTWARE, ERR_KVM_UNUSABLE. */
 export function requireKvm(runtimeDirectory: string): void {
+  if (isOutside()) {
+    throw new ClearVMError(
+      'ERR_USER_NAMESPACE',
+      "an ordinary user's containers run in a user namespace: call `enterUserNamespace()` first of all in the program, or use the command",
+    );
+  }
   checkDevice();
   if (accepted.has(runtimeDirectory)) return;
   const { verdict, reason } = findVerdict(runtimeDirectory);

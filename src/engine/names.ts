@@ -1,5 +1,5 @@
 /** Names for containers that were given none. */
-import { randomBytes } from 'node:crypto';
+import { randomBytes } from './host.js';
 
 const ADJECTIVES = [
   ...['amber', 'brisk', 'calm', 'clear', 'deft', 'eager', 'fleet', 'gentle', 'hardy', 'keen'],

@@ -14,6 +14,8 @@ export const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 
 export interface ContainerProcess {
   args: string[];
+  /** How many of the arguments are the entrypoint. */
+  entrypointLength: number;
   env: string[];
   cwd: string;
   /** "" is root. */
@@ -27,7 +29,7 @@ export interface ContainerProcess {
 export function mergeCommand(
   image: ImageRunConfig,
   options: Pick<RunOptions, 'cmd' | 'entrypoint'>,
-): string[] {
+): Pick<ContainerProcess, 'args' | 'entrypointLength'> {
   const given = typeof options.entrypoint === 'string' ? [options.entrypoint] : options.entrypoint;
   let entrypoint = given ?? image.Entrypoint ?? [];
   if (entrypoint.length === 1 && entrypoint[0] === '') entrypoint = [];
@@ -41,16 +43,17 @@ export function mergeCommand(
       { field: 'cmd' },
     );
   }
-  return args;
+  return { args, entrypointLength: entrypoint.length };
 }
 
-/** The environment: PATH and HOSTNAME as docker sets them, then the image's, then env files', then the caller's. */
+/** The environment: PATH, HOSTNAME and a terminal's TERM as docker sets them, then the image's, then env files', then the caller's. */
 export function mergeEnvironment(
   image: ImageRunConfig,
   hostname: string,
   fileChanges: readonly EnvironmentChange[],
   env: RunOptions['env'],
   host: HostEnvironment,
+  tty = false,
 ): string[] {
   const changes = [...fileChanges];
   if (Array.isArray(env)) {
@@ -60,7 +63,8 @@ export function mergeEnvironment(
       changes.push(parseVariable(`${name}=${value}`, host));
     }
   }
-  const base = [`PATH=${DEFAULT_PATH}`, `HOSTNAME=${hostname}`, ...(image.Env ?? [])];
+  const own = [`PATH=${DEFAULT_PATH}`, `HOSTNAME=${hostname}`, ...(tty ? ['TERM=xterm'] : [])];
+  const base = [...own, ...(image.Env ?? [])];
   return applyChanges(base, changes);
 }
 
@@ -73,8 +77,8 @@ export function mergeProcess(
   host: HostEnvironment,
 ): ContainerProcess {
   return {
-    args: mergeCommand(image, options),
-    env: mergeEnvironment(image, hostname, fileChanges, options.env, host),
+    ...mergeCommand(image, options),
+    env: mergeEnvironment(image, hostname, fileChanges, options.env, host, options.tty),
     cwd: options.workdir || image.WorkingDir || '/',
     user: options.user || image.User || '',
   };

@@ -1,43 +1,44 @@
 /**
- * What a container has on disk, from its start to its end:
+ * What a container has on disk (docs/compatibility.md):
  *
- *   <runtime>/<id>/owner        a symbolic link whose target says whose it is (below)
- *   <runtime>/<id>/config.json  its OCI runtime spec
- *   <runtime>/<id>/vm.json      its VM config
- *   <runtime>/names/<name>      a symbolic link to its id
- *   <root>/containers/<id>/     owner; upper and work of its overlay
+ *   <root>/containers/<id>/     container.json, state.json (record.ts), config.json, vm.json, its log; upper and work
+ *   <runtime>/<id>/             what its monitor needs while it runs
+ *   <root>/names/<name>         a symbolic link to its id
+ *   <root>/base/                the mount points below every container's layers
  *
- * An owner is `pid:start time:boot id:image id` of the engine's process. A link is made with its content in one step, so
- * there is no moment at which a reader finds half of it. What belongs to a process that is gone, and whose VMM is gone,
- * is removed by the next run.
+ * Either a container is kept until it is removed, or it belongs to a process: then `owner` in both directories, a symbolic
+ * link, says `pid:start time:boot id:image id` of it. A link is made with its content in one step, so there is no moment at
+ * which a reader finds half of it. What belongs to a process that is gone, and whose VMM is gone, is removed by the next
+ * run; so is what has neither owner nor record, after a while.
  */
 import {
   chmodSync,
+  closeSync,
+  existsSync,
   mkdirSync,
-  readFileSync,
+  openSync,
   readdirSync,
   readlinkSync,
   rmSync,
-  rmdirSync,
-  symlinkSync,
+  statSync,
   unlinkSync,
-  writeFileSync,
 } from 'node:fs';
-import { execFile } from 'node:child_process';
-import { readdir, rm, stat, unlink } from 'node:fs/promises';
-import { promisify } from 'node:util';
 
 import { ClearVMError, errnoOf, messageOf } from '../errors.js';
+import { loadAddon } from '../vm/native.js';
 import { currentBootId, processStartTime, selfStartTime } from './host.js';
-import { makeName } from './names.js';
+import { NameClaims } from './name-claims.js';
+import { readRecord, readStatus, statusFile } from './record.js';
+import { removeTree } from './remove-tree.js';
 
 const ID = /^[0-9a-f]{64}$/;
 /** A directory without an owner is being made; one that stays so this long (ms) was left by a crash. */
 const UNOWNED_GRACE = 60_000;
-const NAME_ATTEMPTS = 20;
-/** Entries that are removed one by one: mount points, and what a small command writes. */
-const SMALL_TREE = 200;
-const SLASH = Buffer.from('/');
+/** Relative to the root, parents first. */
+const MOUNT_POINTS = {
+  directories: ['.', 'dev', 'etc', 'proc', 'sys'],
+  files: ['etc/hostname', 'etc/hosts', 'etc/resolv.conf'],
+};
 
 interface Owner {
   alive: boolean;
@@ -62,20 +63,13 @@ function readOwner(directory: string): Owner | undefined {
 }
 
 /** Whether the VMM of a container still runs, although its engine may not. */
-function vmmAlive(runDirectory: string): boolean {
-  try {
-    const config = JSON.parse(readFileSync(`${runDirectory}/vm.json`, 'utf8')) as {
-      vmm?: { pid: number; startTime: string };
-    };
-    const vmm = config.vmm;
-    return vmm !== undefined && processStartTime(vmm.pid) === vmm.startTime;
-  } catch {
-    return false;
-  }
+function vmmAlive(dataDirectory: string): boolean {
+  const vmm = statusFile(dataDirectory)?.vmm;
+  return vmm !== undefined && processStartTime(vmm.pid) === vmm.startTime;
 }
 
 /** One container's directories and name. */
-export interface ContainerState {
+export interface ContainerDirectories {
   id: string;
   name: string;
   /** <runtime>/<id> */
@@ -85,34 +79,39 @@ export interface ContainerState {
 }
 
 export class StateStore {
+  /** What lies below the layers of every container: each mount point that its image lacks would have to be made in its upper directory. */
+  readonly baseDirectory: string;
+  readonly names: NameClaims;
   readonly #root: string;
   readonly #runtimeDirectory: string;
   #ready = false;
 
   constructor(root: string, runtimeDirectory: string) {
     this.#root = root;
+    this.baseDirectory = `${root}/base`;
     this.#runtimeDirectory = runtimeDirectory;
+    // A container that is being made has its directory and owner before its name.
+    this.names = new NameClaims(`${root}/names`, (id) => this.#isTaken(id));
   }
 
   /**
    * Makes a container's directories, and claims its name. Synchronous: a handful of system calls on the way to every VM.
+   * `topLayer`: the directory whose owner and mode the container's root directory gets.
    * Errors: ERR_NAME_IN_USE, ERR_STATE.
    */
-  create(id: string, name: string | undefined, imageId: string): ContainerState {
+  create(
+    id: string,
+    name: string | undefined,
+    imageId: string,
+    topLayer: string,
+  ): ContainerDirectories {
     const runDirectory = `${this.#runtimeDirectory}/${id}`;
     const dataDirectory = `${this.#root}/containers/${id}`;
     const owner = `${process.pid}:${selfStartTime()}:${currentBootId()}:${imageId}`;
     try {
       this.#prepare();
-      mkdirSync(runDirectory, 0o700);
-      symlinkSync(owner, `${runDirectory}/owner`);
-      mkdirSync(dataDirectory, 0o700);
-      symlinkSync(owner, `${dataDirectory}/owner`);
-      mkdirSync(`${dataDirectory}/upper`);
-      // It becomes the container's "/", whatever this process's umask is.
-      chmodSync(`${dataDirectory}/upper`, 0o755);
-      mkdirSync(`${dataDirectory}/work`, 0o700);
-      return { id, name: this.#claimName(id, name), runDirectory, dataDirectory };
+      loadAddon().makeContainerPlaces(runDirectory, dataDirectory, owner, topLayer);
+      return { id, name: this.names.claim(id, name), runDirectory, dataDirectory };
     } catch (cause) {
       for (const directory of [runDirectory, dataDirectory]) {
         try {
@@ -131,33 +130,54 @@ export class StateStore {
   }
 
   /** Writes one of the container's files, at once: a promise would cost more than the file. Errors: ERR_STATE. */
-  write(state: ContainerState, file: string, value: unknown): void {
+  write(state: ContainerDirectories, file: string, value: unknown): void {
     try {
-      writeFileSync(`${state.runDirectory}/${file}`, JSON.stringify(value), { mode: 0o600 });
+      loadAddon().writeFile(`${state.dataDirectory}/${file}`, JSON.stringify(value));
     } catch (cause) {
       throw new ClearVMError(
         'ERR_STATE',
-        `cannot write ${state.runDirectory}/${file}: ${messageOf(cause)}`,
+        `cannot write ${state.dataDirectory}/${file}: ${messageOf(cause)}`,
         { cause },
       );
     }
   }
 
-  /** Removes everything of a container. Errors: ERR_STATE. */
-  async remove(state: ContainerState): Promise<void> {
-    await this.#releaseName(state.id, state.name);
-    await Promise.all([
-      removeTree(state.dataDirectory),
-      rm(state.runDirectory, { recursive: true, force: true }),
-    ]);
+  /** What a kept container has. */
+  of(id: string, name: string): ContainerDirectories {
+    return {
+      id,
+      name,
+      runDirectory: `${this.#runtimeDirectory}/${id}`,
+      dataDirectory: `${this.#root}/containers/${id}`,
+    };
   }
 
-  /** Ids of the images of containers that run. */
+  /** From now on it is nobody's, and stays until it is removed. Its record must be there. */
+  keep(state: ContainerDirectories): void {
+    for (const directory of [state.runDirectory, state.dataDirectory]) {
+      unlinkSync(`${directory}/owner`);
+    }
+  }
+
+  /** Removes everything of a container. Errors: ERR_STATE. */
+  async remove(state: ContainerDirectories): Promise<void> {
+    this.names.release(state.id, state.name);
+    // Without it nobody takes what is left for a container, wherever this process is interrupted.
+    rmSync(`${state.dataDirectory}/container.json`, { force: true });
+    await removeTree(state.dataDirectory);
+    await removeTree(state.runDirectory);
+  }
+
+  /** Ids of the images of all containers. */
   async imagesInUse(): Promise<string[]> {
     const images = new Set<string>();
-    for (const id of await list(this.#runtimeDirectory)) {
-      const owner = ID.test(id) ? readOwner(`${this.#runtimeDirectory}/${id}`) : undefined;
+    for (const id of list(`${this.#root}/containers`)) {
+      if (!ID.test(id)) continue;
+      const directory = `${this.#root}/containers/${id}`;
+      const owner = readOwner(directory);
       if (owner?.alive) images.add(owner.imageId);
+      const record = owner ? undefined : readRecord(directory);
+      if (record) images.add(record.image.id);
     }
     return [...images];
   }
@@ -166,124 +186,77 @@ export class StateStore {
   async removeStale(): Promise<string[]> {
     const removed = new Set<string>();
     for (const base of [this.#runtimeDirectory, `${this.#root}/containers`]) {
-      for (const id of await list(base)) {
+      for (const id of list(base)) {
         const directory = `${base}/${id}`;
-        if (!ID.test(id) || !(await this.#isStale(id, directory))) continue;
+        if (!ID.test(id) || !this.#isStale(id, directory)) continue;
         try {
-          if (base === this.#runtimeDirectory)
-            await rm(directory, { recursive: true, force: true });
-          else await removeTree(directory);
+          await removeTree(directory);
           removed.add(id);
         } catch {
           // Somebody else is at it, or it cannot be removed now: the next run tries again.
         }
       }
     }
-    const names = `${this.#runtimeDirectory}/names`;
-    for (const name of await list(names)) {
-      if (this.#nameIsFree(name)) await unlink(`${names}/${name}`).catch(() => {});
-    }
+    this.names.removeStale();
     return [...removed];
+  }
+
+  /** The base directory, made where it is missing. */
+  prepareBase(): string {
+    this.#prepare();
+    return this.baseDirectory;
   }
 
   #prepare(): void {
     if (this.#ready) return;
-    mkdirSync(`${this.#runtimeDirectory}/names`, { recursive: true, mode: 0o711 });
+    mkdirSync(this.#runtimeDirectory, { recursive: true, mode: 0o711 });
+    mkdirSync(`${this.#root}/names`, { recursive: true, mode: 0o711 });
     mkdirSync(`${this.#root}/containers`, { recursive: true, mode: 0o711 });
+    this.#makeBase();
     this.#ready = true;
   }
 
-  async #isStale(id: string, directory: string): Promise<boolean> {
+  #makeBase(): void {
+    const made = `${this.baseDirectory}/${MOUNT_POINTS.files.at(-1)}`;
+    if (existsSync(made)) return;
+    for (const name of MOUNT_POINTS.directories) {
+      mkdirSync(`${this.baseDirectory}/${name}`, { recursive: true });
+      chmodSync(`${this.baseDirectory}/${name}`, 0o755);
+    }
+    for (const name of MOUNT_POINTS.files) {
+      closeSync(openSync(`${this.baseDirectory}/${name}`, 'a', 0o644));
+    }
+  }
+
+  #isStale(id: string, directory: string): boolean {
+    const dataDirectory = `${this.#root}/containers/${id}`;
     const owner = readOwner(directory);
-    if (owner?.alive || vmmAlive(`${this.#runtimeDirectory}/${id}`)) return false;
-    if (owner) return true;
+    if (owner) return !owner.alive && !vmmAlive(dataDirectory);
+    const record = readRecord(dataDirectory);
+    if (record) {
+      // Its monitor was to remove it, and was killed.
+      const { status } = readStatus(dataDirectory);
+      return record.autoRemove && status === 'exited' && !vmmAlive(dataDirectory);
+    }
     try {
-      return Date.now() - (await stat(directory)).mtimeMs > UNOWNED_GRACE;
+      return Date.now() - statSync(directory).mtimeMs > UNOWNED_GRACE;
     } catch {
       return false;
     }
   }
 
-  #claimName(id: string, wanted: string | undefined): string {
-    for (let attempt = 0; ; attempt++) {
-      const name = wanted ?? makeName(attempt);
-      try {
-        symlinkSync(id, `${this.#runtimeDirectory}/names/${name}`);
-        return name;
-      } catch (error) {
-        if (errnoOf(error) !== 'EEXIST') throw error;
-      }
-      if (this.#nameIsFree(name)) {
-        rmSync(`${this.#runtimeDirectory}/names/${name}`, { force: true });
-      } else if (wanted !== undefined || attempt >= NAME_ATTEMPTS) {
-        throw new ClearVMError(
-          'ERR_NAME_IN_USE',
-          `the name ${name} is taken by container ${this.#idOf(name)?.slice(0, 12)}: choose another, or wait for its end`,
-          { field: 'name' },
-        );
-      }
-    }
-  }
-
-  #idOf(name: string): string | undefined {
-    try {
-      return readlinkSync(`${this.#runtimeDirectory}/names/${name}`);
-    } catch {
-      return undefined;
-    }
-  }
-
-  /** Whether the name's container is over. One that is being made has its directory and owner before its name. */
-  #nameIsFree(name: string): boolean {
-    const id = this.#idOf(name);
-    return id !== undefined && !readOwner(`${this.#runtimeDirectory}/${id}`)?.alive;
-  }
-
-  async #releaseName(id: string, name: string): Promise<void> {
-    if (this.#idOf(name) === id) {
-      await unlink(`${this.#runtimeDirectory}/names/${name}`).catch(() => {});
-    }
+  #isTaken(id: string): boolean {
+    const directory = `${this.#root}/containers/${id}`;
+    const owner = readOwner(directory);
+    return owner ? owner.alive : readRecord(directory) !== undefined;
   }
 }
 
-async function list(directory: string): Promise<string[]> {
+function list(directory: string): string[] {
   try {
-    return await readdir(directory);
+    return readdirSync(directory);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return [];
     throw error;
-  }
-}
-
-/**
- * Removes a directory that a container may have filled: with names that are no UTF-8 and trees deeper than any path may
- * be long, which rm(1) deals with. Starting that costs more than most containers leave behind, hence the first try.
- * Errors: ERR_STATE.
- */
-async function removeTree(directory: string): Promise<void> {
-  if (removeSmallTree(Buffer.from(directory), { entries: SMALL_TREE })) return;
-  try {
-    await promisify(execFile)('rm', ['-rf', '--one-file-system', '--', directory]);
-  } catch (cause) {
-    throw new ClearVMError('ERR_STATE', `cannot remove ${directory}: ${messageOf(cause)}`, {
-      cause,
-    });
-  }
-}
-
-/** Removes at most `budget.entries` entries, without letting go of the thread. False: there is more, or it cannot. */
-function removeSmallTree(directory: Buffer, budget: { entries: number }): boolean {
-  try {
-    for (const entry of readdirSync(directory, { encoding: 'buffer', withFileTypes: true })) {
-      if (--budget.entries < 0) return false;
-      // Dirent<Buffer> in fact: @types/node knows of it from version 22 on.
-      const path = Buffer.concat([directory, SLASH, entry.name as unknown as Buffer]);
-      if (!entry.isDirectory()) unlinkSync(path);
-      else if (!removeSmallTree(path, budget)) return false;
-    }
-    rmdirSync(directory);
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -6,3 +6,6 @@ export const CONTAINERD_NAME = 'io.containerd.image.name';
 
 /** The image's id (digest of its config) in the store's index, so that ids are found without opening manifests. */
 export const ID_ANNOTATION = 'org.clearvm.image.id';
+
+/** The digest by which a registry has the image of an index entry: that of an index, for images of several platforms. */
+export const REPOSITORY_DIGEST = 'org.clearvm.image.repository.digest';

@@ -12,15 +12,15 @@ import type { Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest } from 
 const JSON_LIMIT = 8 << 20;
 const MAX_INDEX_DEPTH = 4;
 
-const INDEX_TYPES = [
+export const INDEX_TYPES = [
   'application/vnd.oci.image.index.v1+json',
   'application/vnd.docker.distribution.manifest.list.v2+json',
 ];
-const MANIFEST_TYPES = [
+export const MANIFEST_TYPES = [
   'application/vnd.oci.image.manifest.v1+json',
   'application/vnd.docker.distribution.manifest.v2+json',
 ];
-const CONFIG_TYPES = [
+export const CONFIG_TYPES = [
   'application/vnd.oci.image.config.v1+json',
   'application/vnd.docker.container.image.v1+json',
 ];

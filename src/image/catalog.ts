@@ -1,7 +1,7 @@
 import fs from 'node:fs/promises';
 
 import { errnoOf } from '../errors.js';
-import { ID_ANNOTATION, REF_NAME } from './annotations.js';
+import { ID_ANNOTATION, REF_NAME, REPOSITORY_DIGEST } from './annotations.js';
 import { isDigest } from './digest.js';
 import { ImageError } from './errors.js';
 import type { Layout } from './layout.js';
@@ -51,7 +51,11 @@ export class Catalog {
       refused = error;
     }
     if (reference) {
-      const entries = index.filter((entry) => matches(entry, reference));
+      const exact = formatReference({ ...reference, ...(reference.digest ? { tag: '' } : {}) });
+      let entries = index.filter((entry) => entry.annotations?.[REF_NAME] === exact);
+      if (entries.length === 0 && reference.digest !== undefined) {
+        entries = index.filter((entry) => hasDigest(entry, reference));
+      }
       if (entries[0]) return { entries: [entries[0], ...entries.slice(1)], byId: false };
     }
     if (bare.length >= MIN_ID_PREFIX && /^[0-9a-f]{1,63}$/.test(bare)) {
@@ -117,6 +121,7 @@ export class Catalog {
   async summary(id: Digest, entries: Descriptor[]): Promise<ImageSummary> {
     const digest = entries[0]?.digest ?? id;
     const names = referencesOf(entries).map(familiar).sort();
+    const repositoryDigests = repositoryDigestsOf(entries);
     const record = this.layout.readImageRecord(digest);
     if (record) {
       const { size, config } = record;
@@ -125,23 +130,26 @@ export class Catalog {
         id,
         digest,
         names,
+        repositoryDigests,
         ...created,
         size,
         os: config.os,
         architecture: config.architecture,
+        ...(config.config?.Labels ? { labels: config.config.Labels } : {}),
       };
     }
     // Shown although it is not whole, so that it can be removed.
-    return { id, digest, names, size: 0, os: 'linux', architecture: 'amd64' };
+    return { id, digest, names, repositoryDigests, size: 0, os: 'linux', architecture: 'amd64' };
   }
 }
 
-function matches(entry: Descriptor, reference: Reference): boolean {
-  const name = entry.annotations?.[REF_NAME];
-  if (name === undefined) return false;
-  if (reference.digest === undefined) return name === formatReference(reference);
-  const { domain, path: repository, digest } = reference;
-  return name.startsWith(`${domain}/${repository}:`) && entry.digest === digest;
+/** Whether an entry is of the reference's repository, and has its digest there or here. */
+function hasDigest(entry: Descriptor, { domain, path: repository, digest }: Reference): boolean {
+  const { [REF_NAME]: name = '', [REPOSITORY_DIGEST]: there } = entry.annotations ?? {};
+  return (
+    (name.startsWith(`${domain}/${repository}:`) || name.startsWith(`${domain}/${repository}@`)) &&
+    (entry.digest === digest || there === digest)
+  );
 }
 
 /** The normalised names of index entries, sorted. */
@@ -159,9 +167,21 @@ export function familiar(reference: string): string {
   }
 }
 
+/** `repository@digest` of the entries that came from a registry, familiar and sorted. */
+export function repositoryDigestsOf(entries: Descriptor[]): string[] {
+  const found = new Set<string>();
+  for (const { annotations } of entries) {
+    const { [REF_NAME]: name, [REPOSITORY_DIGEST]: digest } = annotations ?? {};
+    if (name === undefined || digest === undefined) continue;
+    const repository = familiar(name).replace(/(?:@[^@]*|:[^:/]*)$/, '');
+    found.add(`${repository}@${digest}`);
+  }
+  return [...found].sort();
+}
+
 export function notFound(text: string): ImageError {
   return new ImageError(
     'ERR_IMAGE_NOT_FOUND',
-    `no image ${JSON.stringify(text)} in the store; see "clearvm images", or load one with "clearvm load"`,
+    `No such image: ${text}; see "clearvm images", or load one with "clearvm load"`,
   );
 }

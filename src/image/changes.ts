@@ -12,20 +12,24 @@ const UNITS_NS: Record<string, number> = {
 };
 
 /**
- * Applies Dockerfile instructions to a config, as `docker import --change` does: CMD, ENTRYPOINT, ENV, EXPOSE,
+ * Applies Dockerfile instructions to a config (an empty one unless given), as `docker import --change` does: CMD, ENTRYPOINT, ENV, EXPOSE,
  * HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR. Variables are not expanded: there is no earlier
  * environment that they could come from.
  *
  * @throws ImageError ERR_IMAGE_CHANGE
  */
-export function applyChanges(changes: string[]): ImageRunConfig {
-  const config: ImageRunConfig = {};
+export function applyChanges(changes: string[], from: ImageRunConfig = {}): ImageRunConfig {
+  const config: ImageRunConfig = structuredClone(from);
+  let cmdSet = false;
   for (const change of changes) {
     const match = /^\s*([A-Za-z]+)\s+([^]*?)\s*$/.exec(change);
     const keyword = match?.[1]?.toUpperCase() ?? '';
     const rest = match?.[2] ?? '';
     if (rest === '' || rest.includes('\0')) throw bad(change, 'the form is INSTRUCTION arguments');
     applyOne(config, keyword, rest, change);
+    cmdSet ||= keyword === 'CMD';
+    // As in a Dockerfile: the arguments were meant for the other program.
+    if (keyword === 'ENTRYPOINT' && !cmdSet) delete config.Cmd;
   }
   return config;
 }

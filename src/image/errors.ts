@@ -1,4 +1,4 @@
-import { ClearVMError, errnoOf, messageOf } from '../errors.js';
+import { ClearVMError, errnoOf, isDiskFull, messageOf } from '../errors.js';
 
 /** Every code that the image store fails with; each is one cause. */
 export type ImageErrorCode =
@@ -47,7 +47,25 @@ export type ImageErrorCode =
   /** The store's own files are damaged, of a newer version, or not accessible. */
   | 'ERR_IMAGE_STORE'
   /** The caller's AbortSignal fired. */
-  | 'ERR_IMAGE_ABORTED';
+  | 'ERR_IMAGE_ABORTED'
+  /** registries.json or docker's config.json is wrong, or cannot be read or written. */
+  | 'ERR_REGISTRY_CONFIG'
+  /** A credential helper fails, or is not installed. */
+  | 'ERR_REGISTRY_CREDENTIALS'
+  /** No connection, or one that broke or stalled more often than is tried again. */
+  | 'ERR_REGISTRY_UNREACHABLE'
+  /** The registry's certificate is not accepted. */
+  | 'ERR_REGISTRY_TLS'
+  /** The registry wants a login, or refuses the one it got. */
+  | 'ERR_REGISTRY_UNAUTHORIZED'
+  /** The registry refuses what was asked of it. */
+  | 'ERR_REGISTRY_DENIED'
+  /** The registry has no such repository, tag, manifest or blob. */
+  | 'ERR_REGISTRY_NOT_FOUND'
+  /** Too many requests; again and again. */
+  | 'ERR_REGISTRY_RATE_LIMIT'
+  /** The registry fails, or answers what the distribution specification does not know. */
+  | 'ERR_REGISTRY_RESPONSE';
 
 /** What every failure of the image store is reported as. The message names the thing, the cause and what to do. */
 export class ImageError extends ClearVMError {
@@ -69,15 +87,7 @@ export class ImageError extends ClearVMError {
 export function toImageError(error: unknown, code: ImageErrorCode, context: string): ImageError {
   if (error instanceof ImageError) return error;
   const errno = errnoOf(error);
-  if (errno === 'ENOSPC' || errno === 'EDQUOT') {
-    return new ImageError(
-      'ERR_IMAGE_NO_SPACE',
-      `${context}: no space left on the disk; free some and try again`,
-      {
-        cause: error,
-      },
-    );
-  }
+  if (isDiskFull(error)) code = 'ERR_IMAGE_NO_SPACE';
   if (errno === 'ABORT_ERR') {
     return new ImageError('ERR_IMAGE_ABORTED', `${context}: aborted`, { cause: error });
   }

@@ -1,4 +1,11 @@
 export { ImageError, type ImageErrorCode } from './errors.js';
-export { familiarName, formatReference, parseReference, type Reference } from './reference.js';
+export {
+  familiarName,
+  formatReference,
+  isReference,
+  parseReference,
+  registryName,
+  type Reference,
+} from './reference.js';
 export { ImageStore } from './store.js';
 export type * from './types.js';

@@ -9,8 +9,9 @@ import {
   peekCompression,
   type Compression,
 } from './compression.js';
-import { checkDigest, Meter } from './digest.js';
+import { checkDigest } from './digest.js';
 import { ImageError, toImageError } from './errors.js';
+import { Meter } from './meter.js';
 import { ProgressStep } from './progress.js';
 import type { Digest, ProgressListener } from './types.js';
 import { startTar, tarFailure } from './untar.js';

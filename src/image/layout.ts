@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 
@@ -38,7 +38,9 @@ export interface ImageRecord {
  *     layers/NAME/                                        unpacked layers
  *     records/layers/NAME.json, images/HEX.json           LayerRecord, ImageRecord (HEX: the manifest's digest)
  *     tmp/op-XXXXXX/                                      work in progress, locked by its owner
- *     lock                                                held by whoever changes any of the above but tmp
+ *     pulls/HEX/pull.json, HEX                            what a pull (of the manifest HEX) has so far: pulls.ts
+ *     locks/pull-XX                                       held by a pull whose HEX begins so
+ *     lock                                                held by whoever changes any of the above but tmp and pulls
  *
  * Files appear by rename and are never changed, so that readers need no lock.
  */
@@ -47,6 +49,8 @@ export class Layout {
   readonly blobs: string;
   readonly layers: string;
   readonly tmp: string;
+  readonly pulls: string;
+  readonly locks: string;
   readonly lockFile: string;
   readonly indexFile: string;
   readonly layerRecords: string;
@@ -61,6 +65,8 @@ export class Layout {
     this.layerRecords = path.join(root, 'records', 'layers');
     this.imageRecords = path.join(root, 'records', 'images');
     this.tmp = path.join(root, 'tmp');
+    this.pulls = path.join(root, 'pulls');
+    this.locks = path.join(root, 'locks');
     this.lockFile = path.join(root, 'lock');
   }
 
@@ -69,7 +75,8 @@ export class Layout {
     try {
       // Layers hold set-id programs: nobody but the store's owner gets that far.
       await fs.mkdir(this.root, { recursive: true, mode: 0o700 });
-      for (const directory of [this.blobs, this.layers, this.layerRecords, this.imageRecords]) {
+      const records = [this.layerRecords, this.imageRecords];
+      for (const directory of [this.blobs, this.layers, ...records, this.pulls, this.locks]) {
         await fs.mkdir(directory, { recursive: true, mode: 0o700 });
       }
       await fs.mkdir(this.tmp, { recursive: true, mode: 0o700 });
@@ -112,6 +119,12 @@ export class Layout {
     const name = layerName(diffId);
     const record = readRecord(this.layerRecordPath(name)) as LayerRecord | undefined;
     return record?.diffId === diffId && existsSync(this.layerPath(name)) ? record : undefined;
+  }
+
+  /** Bytes of an unpacked layer's tar; 0 where nothing is known of it. */
+  layerSize(name: string): number {
+    const record = readRecord(this.layerRecordPath(name)) as LayerRecord | undefined;
+    return record?.size ?? 0;
   }
 
   /** The record of an image, or undefined when it is missing, of another version, or a layer is gone. */
@@ -180,14 +193,37 @@ function readRecord(file: string): { version: number } | undefined {
   return version === RECORD_VERSION ? (record as { version: number }) : undefined;
 }
 
+/** What was read before, by file, and of which file that was. */
+const kept = new Map<string, { identity: string; content: unknown }>();
+/** Files that are remembered; more than a process runs images. */
+const MAX_KEPT = 64;
+
 // Synchronous: two files of some KiB on the way to every container are read sooner than a thread pool is asked.
+//
+// Whoever runs many containers reads the same ones each time: files appear by rename, so that the same file has the same content.
 function readJson(file: string): unknown {
   try {
-    return JSON.parse(readFileSync(file, 'utf8'));
+    const { dev, ino, size, mtimeMs, ctimeMs } = statSync(file);
+    const identity = `${dev}:${ino}:${size}:${mtimeMs}:${ctimeMs}`;
+    const before = kept.get(file);
+    if (before?.identity === identity) return before.content;
+    const content = freeze(JSON.parse(readFileSync(file, 'utf8')));
+    if (kept.size >= MAX_KEPT) kept.clear();
+    kept.set(file, { identity, content });
+    return content;
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw storeError(`cannot read ${file}`, error);
   }
+}
+
+/** It is shared by all who read the file. */
+function freeze(value: unknown): unknown {
+  if (typeof value === 'object' && value !== null) {
+    for (const member of Object.values(value)) freeze(member);
+    Object.freeze(value);
+  }
+  return value;
 }
 
 function storeError(what: string, cause: unknown): ImageError {

@@ -3,6 +3,9 @@ import { once } from 'node:events';
 
 import { ImageError } from './errors.js';
 
+/** flock's exit status where the lock is taken. */
+const CONFLICT = 75;
+
 /** A kernel lock that is held until `release`, or until this process ends, however it ends. */
 export interface Lock {
   release(): Promise<void>;
@@ -18,9 +21,24 @@ export interface Lock {
  * @throws ImageError ERR_IMAGE_TOOL_MISSING, ERR_IMAGE_STORE, ERR_IMAGE_ABORTED
  */
 export async function lock(path: string, signal?: AbortSignal): Promise<Lock> {
+  const held = await take(path, [], signal);
+  if (!held) throw new ImageError('ERR_IMAGE_STORE', `cannot lock ${path}`);
+  return held;
+}
+
+/** The same, without waiting: undefined where somebody else has it. */
+export async function tryLock(path: string): Promise<Lock | undefined> {
+  return take(path, ['--nonblock', '--conflict-exit-code', String(CONFLICT)]);
+}
+
+async function take(
+  path: string,
+  options: string[],
+  signal?: AbortSignal,
+): Promise<Lock | undefined> {
   const child = spawn(
     'flock',
-    ['--exclusive', '--no-fork', path, 'sh', '-c', 'echo locked; exec cat >/dev/null'],
+    ['--exclusive', '--no-fork', ...options, path, 'sh', '-c', 'echo locked; exec cat >/dev/null'],
     { stdio: ['pipe', 'pipe', 'pipe'], detached: true },
   );
   let complaint = '';
@@ -40,6 +58,7 @@ export async function lock(path: string, signal?: AbortSignal): Promise<Lock> {
       }),
     ]);
     if (!locked) {
+      if (child.exitCode === CONFLICT) return undefined;
       if (signal?.aborted) {
         throw new ImageError('ERR_IMAGE_ABORTED', `locking ${path}: aborted`);
       }

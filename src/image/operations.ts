@@ -8,9 +8,10 @@ import { sha256, shortDigest } from './digest.js';
 import { ImageError, toImageError } from './errors.js';
 import { parseConfig, parseManifest } from './json.js';
 import { lock } from './lock.js';
+import { dropPulls } from './pulls.js';
 import { formatReference, parseReference } from './reference.js';
 import { openSource, statSource } from './source.js';
-import { sweep } from './sweep.js';
+import { sweep, type Swept } from './sweep.js';
 import { LAYER_COMPRESSIONS, Transaction } from './transaction.js';
 import type {
   Descriptor,
@@ -139,15 +140,56 @@ export async function removeImage(
           const { [REF_NAME]: _name, ...annotations } = entries[0].annotations ?? {};
           kept.push({ ...entries[0], annotations });
         } else {
-          throw new ImageError(
-            'ERR_IMAGE_IN_USE',
-            `image ${untagged[0] ?? shortDigest(id)} is used by a container; remove that first`,
-          );
+          throw inUseError(untagged[0] ?? shortDigest(id));
         }
       }
       await catalog.layout.writeIndex(kept, workspace.at('index'));
+      // A container that was being made when nobody used the image says so before it looks whether the image is still
+      // there: one of the two sees the other.
+      if (deleted.length > 0 && new Set(await options.inUse?.()).has(id)) {
+        await catalog.layout.writeIndex(index, workspace.at('index'));
+        throw inUseError(untagged[0] ?? shortDigest(id));
+      }
+      const manifests = entries.map(({ digest }) => digest);
+      await dropPulls(catalog.layout, workspace, (manifest) => manifests.includes(manifest));
       const swept = await sweep(catalog.layout, workspace);
       return { untagged, deleted, ...swept };
+    } finally {
+      await held.release();
+    }
+  });
+}
+
+function inUseError(name: string): ImageError {
+  return new ImageError(
+    'ERR_IMAGE_IN_USE',
+    `image ${name} is used by a container; remove that first`,
+  );
+}
+
+/** Replaces the entries of the index, under the store's lock. */
+export async function updateIndex(
+  catalog: Catalog,
+  update: (manifests: Descriptor[]) => Descriptor[] | Promise<Descriptor[]>,
+): Promise<void> {
+  await change(catalog, async (workspace) => {
+    const held = await lock(catalog.layout.lockFile);
+    try {
+      const manifests = await update(catalog.layout.readIndex().manifests);
+      await catalog.layout.writeIndex(manifests, workspace.at('index'));
+    } finally {
+      await held.release();
+    }
+  });
+}
+
+/** Removes what interrupted pulls have left. */
+export async function removePulls(catalog: Catalog): Promise<Swept> {
+  return change(catalog, async (workspace) => {
+    const held = await lock(catalog.layout.lockFile);
+    try {
+      await dropPulls(catalog.layout, workspace, () => true);
+      return await sweep(catalog.layout, workspace);
     } finally {
       await held.release();
     }
@@ -187,7 +229,10 @@ export async function restoreImage(
 }
 
 /** Runs a change of the store in a workspace of its own, of which nothing is left afterwards. */
-async function change<T>(catalog: Catalog, work: (workspace: Workspace) => Promise<T>): Promise<T> {
+export async function change<T>(
+  catalog: Catalog,
+  work: (workspace: Workspace) => Promise<T>,
+): Promise<T> {
   try {
     await catalog.layout.create();
     const workspace = await Workspace.open(catalog.layout.tmp);
@@ -206,13 +251,15 @@ async function change<T>(catalog: Catalog, work: (workspace: Workspace) => Promi
 async function sweepAfterDeath(catalog: Catalog, workspace: Workspace): Promise<void> {
   const held = await lock(catalog.layout.lockFile);
   try {
+    await dropPulls(catalog.layout, workspace);
     await sweep(catalog.layout, workspace);
   } finally {
     await held.release();
   }
 }
 
-function parseName(text: string): string {
+/** A name that an image can be given, normalised. */
+export function parseName(text: string): string {
   const reference = parseReference(text);
   if (reference.digest !== undefined) {
     throw new ImageError(

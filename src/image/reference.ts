@@ -69,6 +69,16 @@ export function parseReference(text: string): Reference {
   return reference;
 }
 
+/** Whether `parseReference` takes the text. */
+export function isReference(text: string): boolean {
+  try {
+    parseReference(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The normalised text of a reference: `docker.io/library/debian:12`. */
 export function formatReference(reference: Reference): string {
   return `${reference.domain}/${reference.path}${suffix(reference)}`;
@@ -84,6 +94,12 @@ export function familiarName(reference: Reference): string {
     if (name.startsWith(OFFICIAL_PREFIX) && !short.includes('/')) name = short;
   }
   return name + suffix(reference);
+}
+
+/** A registry's name as references have it, of a URL or of one of Docker Hub's names. */
+export function registryName(text = 'docker.io'): string {
+  const host = text.replace(/^https?:\/\//, '').replace(/\/.*$/, '');
+  return /^(?:index\.|registry-1\.)?docker\.io$/.test(host) || host === '' ? 'docker.io' : host;
 }
 
 /** Whether the text is a tag by itself ("12.5"), as an OCI layout's ref.name may be. */

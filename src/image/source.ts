@@ -6,8 +6,8 @@ import { pipeline } from 'node:stream/promises';
 
 import { errnoOf } from '../errors.js';
 import { classifyDecompression, decompressor, peekCompression } from './compression.js';
-import { Meter } from './digest.js';
 import { ImageError, toImageError } from './errors.js';
+import { Meter } from './meter.js';
 import { ProgressStep } from './progress.js';
 import type { ImageSource, ProgressListener } from './types.js';
 import { startTar, tarFailure } from './untar.js';

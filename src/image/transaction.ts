@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 
-import { ID_ANNOTATION, REF_NAME } from './annotations.js';
 import type { Candidate, CandidateLayer } from './candidates.js';
 import type { Compression } from './compression.js';
 import { layerName, sha256, shortDigest } from './digest.js';
+import { withImage } from './entries.js';
 import { ImageError, toImageError } from './errors.js';
 import { readLayer, type ReadLayerOptions } from './layer.js';
 import { encodeRecord, syncDirectory, type ImageRecord, type Layout } from './layout.js';
@@ -21,7 +21,7 @@ const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
 const LAYER_TYPE = 'application/vnd.oci.image.layer.v1.tar';
 /** The compressions that have a layer media type. */
 export const LAYER_COMPRESSIONS: Compression[] = ['none', 'gzip', 'zstd'];
-const ANY_COMPRESSION: Compression[] = [...LAYER_COMPRESSIONS, 'xz', 'bzip2'];
+export const ANY_COMPRESSION: Compression[] = [...LAYER_COMPRESSIONS, 'xz', 'bzip2'];
 
 /** Docker's limit. 27 characters for each must fit the page of overlayfs's mount options, beside upper and work. */
 const MAX_LAYERS = 127;
@@ -54,6 +54,8 @@ export class Transaction {
   readonly #blobs = new Map<Digest, string>();
   readonly #directories = new Map<string, string>();
   readonly #layers = new Map<string, StagedLayer>();
+  /** Which blobs unpack to which layers. */
+  #pairs: Set<string> | undefined;
   #serial = 0;
 
   constructor(
@@ -141,6 +143,40 @@ export class Transaction {
     return staged;
   }
 
+  /** A layer that the store has, unpacked and as a blob, and knows to be the same from another image. */
+  findLayer(
+    layer: Pick<StagedLayer, 'diffId' | 'digest' | 'size' | 'mediaType'>,
+  ): StagedLayer | undefined {
+    const record = this.layout.readLayerRecord(layer.diffId);
+    if (!record || !existsSync(this.layout.blobPath(layer.digest))) return undefined;
+    this.#pairs ??= new Set(
+      this.layout
+        .readIndex()
+        .manifests.flatMap(({ digest }) => this.layout.readImageRecord(digest)?.layers ?? [])
+        .map(({ blob, blobSize, diffId }) => `${blob} ${blobSize} ${diffId}`),
+    );
+    if (!this.#pairs.has(`${layer.digest} ${layer.size} ${layer.diffId}`)) return undefined;
+    return { ...layer, diffSize: record.size, opaqueRoot: record.opaqueRoot };
+  }
+
+  /**
+   * Moves one layer into the store, before its image is whole. That it is not swept away as one that nobody needs is
+   * up to the caller.
+   */
+  async keepLayer(layer: StagedLayer): Promise<void> {
+    const { signal } = this.options;
+    await runTool('sync', ['--file-system', this.workspace.path], { signal });
+    const held = await lock(this.layout.lockFile, signal);
+    try {
+      await this.#placeLayer(layer);
+      await this.#placeBlob(layer.digest);
+      await syncDirectory(this.layout.blobs);
+      await syncDirectory(this.layout.layers);
+    } finally {
+      await held.release();
+    }
+  }
+
   /** Moves everything into the store. Nothing of it can be seen before, and all of it after. */
   async commit(): Promise<void> {
     const { signal, onProgress } = this.options;
@@ -151,20 +187,15 @@ export class Transaction {
     try {
       await this.#restoreRemoved();
       for (const layer of this.#allLayers()) await this.#placeLayer(layer);
-      for (const [digest, file] of this.#blobs) {
-        const target = this.layout.blobPath(digest);
-        if (!existsSync(target)) {
-          await fs.chmod(file, 0o600);
-          await fs.rename(file, target);
-        }
-      }
+      for (const digest of [...this.#blobs.keys()]) await this.#placeBlob(digest);
       await syncDirectory(this.layout.blobs);
       await syncDirectory(this.layout.layers);
       for (const image of this.#images) {
         const file = this.layout.imageRecordPath(image.manifest.digest);
         await this.layout.writeFile(file, encodeRecord(recordOf(image)), this.#temporary());
       }
-      const manifests = this.#mergedIndex();
+      const { manifests: before } = this.layout.readIndex();
+      const manifests = this.#images.reduce(withImage, before);
       await this.layout.writeIndex(manifests, this.#temporary());
     } catch (error) {
       await sweep(this.layout, this.workspace).catch(() => undefined); // the first error counts
@@ -246,27 +277,13 @@ export class Transaction {
     await this.layout.writeFile(this.layout.layerRecordPath(name), record, this.#temporary());
   }
 
-  /** The index with the new images; a name belongs to the image that got it last. */
-  #mergedIndex(): Descriptor[] {
-    let manifests = this.layout.readIndex().manifests;
-    for (const { id, manifest, references } of this.#images) {
-      const taken = new Set(references);
-      const losers = manifests.filter((entry) => taken.has(entry.annotations?.[REF_NAME] ?? ''));
-      manifests = manifests.filter((entry) => !losers.includes(entry));
-      // An image that loses its last name keeps its id.
-      for (const entry of losers) {
-        if (entry.digest === manifest.digest) continue;
-        if (manifests.some((other) => other.digest === entry.digest)) continue;
-        const { [REF_NAME]: _name, ...annotations } = entry.annotations ?? {};
-        manifests.push({ ...entry, annotations });
-      }
-      const unnamed = (entry: Descriptor) => entry.annotations?.[REF_NAME] === undefined;
-      const mine = (entry: Descriptor) => entry.digest === manifest.digest;
-      if (references.length > 0) manifests = manifests.filter((e) => !(mine(e) && unnamed(e)));
-      else if (!manifests.some(mine)) manifests.push(entryOf(manifest, id, undefined));
-      for (const reference of references) manifests.push(entryOf(manifest, id, reference));
-    }
-    return manifests;
+  async #placeBlob(digest: Digest): Promise<void> {
+    const file = this.#blobs.get(digest);
+    const target = this.layout.blobPath(digest);
+    if (file === undefined || existsSync(target)) return;
+    await fs.chmod(file, 0o600);
+    await fs.rename(file, target);
+    this.#blobs.delete(digest);
   }
 
   #temporary(): string {
@@ -274,7 +291,8 @@ export class Transaction {
   }
 }
 
-function checkLayerCount(config: ImageConfig): void {
+/** @throws ImageError ERR_IMAGE_CONFIG, ERR_IMAGE_TOO_MANY_LAYERS */
+export function checkLayerCount(config: ImageConfig): void {
   const count = new Set(config.rootfs.diff_ids).size;
   if (count === 0) {
     const message =
@@ -319,19 +337,6 @@ function recordOf(image: {
       mediaType,
     })),
     mounts,
-  };
-}
-
-function entryOf(manifest: Descriptor, id: Digest, reference: string | undefined): Descriptor {
-  const { [REF_NAME]: _name, ...annotations } = manifest.annotations ?? {};
-  return {
-    ...manifest,
-    platform: { architecture: 'amd64', os: 'linux' },
-    annotations: {
-      ...annotations,
-      [ID_ANNOTATION]: id,
-      ...(reference === undefined ? {} : { [REF_NAME]: reference }),
-    },
   };
 }
 

@@ -119,12 +119,15 @@ export interface ImageSummary {
   digest: Digest;
   /** Familiar names (`debian:12`, not `docker.io/library/debian:12`), sorted; empty for an image without a name. */
   names: string[];
+  /** `debian@sha256:...`, as far as the image is known to be in registries, sorted. */
+  repositoryDigests: string[];
   /** RFC 3339, as the config has it. */
   created?: string;
   /** Bytes of the uncompressed layer tars. */
   size: number;
   os: string;
   architecture: string;
+  labels?: Record<string, string>;
 }
 
 /** One image in full. */
@@ -150,9 +153,14 @@ export interface ImageProgress {
   /**
    * `read`: the source archive is being taken apart; `unpack`: a layer's digests are checked and it is unpacked;
    * `sync`: everything is written out to the disk (no byte counts).
+   *
+   * Of a pull: `resolve`: the registry has the image; `wait`: another process is pulling it; `download`, then `unpack`: a
+   * layer; `exists`: a layer is in the store already. Of a push: `upload`; `exists`; `mount`: a layer was taken from
+   * another repository of the registry.
    */
-  step: 'read' | 'unpack' | 'sync';
-  /** What the step works on: a path, or a shortened layer digest. */
+  step:
+    'read' | 'unpack' | 'sync' | 'resolve' | 'wait' | 'download' | 'upload' | 'exists' | 'mount';
+  /** What the step works on: a path, a name, a shortened layer digest; for `mount` "DIGEST from REPOSITORY". */
   subject: string;
   /** Bytes done. */
   done: number;
@@ -161,15 +169,28 @@ export interface ImageProgress {
   finished: boolean;
 }
 
+/** Hears how far a transfer has come. */
 export type ProgressListener = (progress: ImageProgress) => void;
 
+/** Something has happened to an image. */
+export interface ImageEvent {
+  action: 'pull' | 'push' | 'load' | 'import' | 'save' | 'tag' | 'untag' | 'delete';
+  /** The image id; of `push` and `untag` the name. */
+  id: string;
+  name?: string;
+}
+
+/** Where an image store is, and what it gets images with. */
 export interface ImageStoreOptions {
   /** The store's directory; made when it is missing. */
   root: string;
   /** Heard during `load` and `import`. */
   onProgress?: ProgressListener;
+  /** Hears of what has been done, when it has been done. */
+  onEvent?: (event: ImageEvent) => void;
 }
 
+/** How an archive is loaded. */
 export interface LoadOptions {
   /**
    * A name for the image, in place of those in the source, which must then hold exactly one image.
@@ -179,6 +200,7 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
+/** How a root file system becomes an image. */
 export interface ImportOptions {
   /** `repository[:tag]`; without it the image has an id only. */
   name?: string;
@@ -192,6 +214,65 @@ export interface ImportOptions {
   signal?: AbortSignal;
 }
 
+/** What an image gets that is made of another and a layer. */
+export interface CommitOptions {
+  /** `repository[:tag]`; without it the image has an id only. */
+  name?: string;
+  /** How the image wants to be run; the parent's unless given. */
+  config?: ImageRunConfig;
+  /** Dockerfile instructions, applied over `config`. */
+  changes?: string[];
+  /** The new layer's line in the history: what made it, who, and a comment. */
+  createdBy?: string;
+  author?: string;
+  message?: string;
+  onProgress?: ProgressListener;
+  signal?: AbortSignal;
+}
+
+/** How registries are talked to. */
+export interface RegistryOptions {
+  /** How often something is tried again, in a row, without getting any further; 5 unless given. */
+  retries?: number;
+  /** The first pause between tries, ms, which doubles from try to try; 250 unless given. */
+  pause?: number;
+  /** How long an answer, or its next byte, may take: ms, 60000 unless given. */
+  stallTimeout?: number;
+  onProgress?: ProgressListener;
+  signal?: AbortSignal;
+}
+
+/** Credentials for a registry. */
+export interface LoginOptions {
+  /** `docker.io` unless given. */
+  registry?: string;
+  username: string;
+  /** Or an access token. */
+  password: string;
+  signal?: AbortSignal;
+}
+
+/** What `pull` did. */
+export interface PulledImage {
+  image: ImageSummary;
+  /** Normalised: `docker.io/library/debian:12`. */
+  reference: string;
+  /** By which the registry has it. */
+  digest: Digest;
+  /** False: the store had it already, under this name. */
+  changed: boolean;
+}
+
+/** What `push` did. */
+export interface PushedImage {
+  /** Normalised. */
+  reference: string;
+  /** Digest and bytes of the manifest. */
+  digest: Digest;
+  size: number;
+}
+
+/** How an image is removed. */
 export interface RemoveOptions {
   /** Remove an image by id although it has several names. */
   force?: boolean;
@@ -208,6 +289,43 @@ export interface RemovedImages {
   /** Blobs and unpacked layers that were deleted because nothing refers to them any more. */
   blobs: number;
   layers: number;
+  /** What those blobs and the tars of those layers took. */
+  bytes: number;
+}
+
+/** How images are saved. */
+export interface SaveOptions {
+  signal?: AbortSignal;
+}
+
+/** Which images are pruned. */
+export interface PruneOptions extends Pick<RemoveOptions, 'inUse'> {
+  /** Images with names, too, unless a container uses them. */
+  all?: boolean;
+  /** Only images for which this is true. */
+  filter?: (image: ImageSummary) => boolean | Promise<boolean>;
+}
+
+/** One line of an image's history. */
+export interface HistoryEntry {
+  /** Of the image itself; only the newest entry has it. */
+  id?: Digest;
+  created?: string;
+  createdBy: string;
+  comment: string;
+  /** Bytes of the layer's tar; 0 for an entry without a layer. */
+  size: number;
+}
+
+/** What images take on the disk. */
+export interface ImageUsage {
+  images: number;
+  /** Those that containers use. */
+  active: number;
+  /** Bytes of all blobs and of the tars of all unpacked layers. */
+  bytes: number;
+  /** As many of them as the images have that no container uses. */
+  reclaimable: number;
 }
 
 /** A path (`-` is not special) or a stream of a tar archive, compressed by gzip, zstd, xz, bzip2 or not at all. */

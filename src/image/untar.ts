@@ -3,6 +3,7 @@ import { finished } from 'node:stream/promises';
 
 import { execa } from 'execa';
 
+import { isOutside, isRootless, namespaceHelper } from '../user-namespace.js';
 import { ImageError } from './errors.js';
 import { isMissing, missingTool, toolEnvironment } from './tools.js';
 
@@ -11,9 +12,14 @@ const CAPABILITIES = '-all,+chown,+dac_override,+fowner,+fsetid,+mknod,+setfcap'
 const MEMORY_LIMIT_KIB = 1 << 20;
 const COMPLAINT_LIMIT = 64 * 1024;
 const BLOCK = 512;
+/** tar's exit status when it went on after an error. */
+const TAR_ERRORS = 2;
 
-// $1: an empty directory, $2: where to unpack; the rest is the command. See docs/decisions/image-tar.md.
-const SANDBOX = `set -e
+/**
+ * $1: an empty directory, $2: where to unpack, absolute; the rest is the command, for a mount namespace that is nobody else's. It says
+ * SANDBOX_READY on standard error before that. See docs/decisions/image-tar.md.
+ */
+export const SANDBOX = `set -e
 mount --bind / "$1"
 mount -o remount,bind,ro,nodev,nosuid "$1"
 if mountpoint -q /usr; then
@@ -21,7 +27,7 @@ if mountpoint -q /usr; then
   mount -o remount,bind,ro,nodev,nosuid "$1/usr"
 fi
 mount -t tmpfs -o ro none "$1/proc" # whatever lies below: tar falls back to plain calls only where it is empty
-mount --bind "$2" "$1/tmp"
+mount --no-canonicalize --bind "$2" "$1/tmp"
 mount -o remount,bind,nodev,nosuid "$1/tmp"
 ulimit -v ${MEMORY_LIMIT_KIB}
 new=$1
@@ -29,7 +35,16 @@ shift 2
 echo ready >&2
 exec chroot "$new" setpriv --no-new-privs --bounding-set=${CAPABILITIES} env -C /tmp "$@"
 `;
-const READY = 'ready\n';
+export const SANDBOX_READY = 'ready\n';
+
+/**
+ * The command line that ends in the SANDBOX's arguments. In a user namespace what the host has mounted below / cannot be left out, which
+ * mount(8) knows no way with: there `clearvm-userns` makes the same place.
+ */
+export function sandboxCommand(): string[] {
+  const helper = namespaceHelper();
+  return helper ? [helper, '--sandbox', '--'] : ['sh', '-c', SANDBOX, 'sandbox'];
+}
 
 /** What tar reported. */
 export interface TarReport {
@@ -67,7 +82,7 @@ export interface TarOptions {
  * few capabilities: its own protection against names that lead outside is the first wall, this is the second.
  */
 export function startTar(options: TarOptions): { stdin: Writable; done: Promise<TarReport> } {
-  const confined = process.getuid?.() === 0;
+  const confined = !isOutside();
   const tar = ['tar', '--extract', '--file=-', '--verbose', '--block-number'];
   tar.push('--quoting-style=escape', '--numeric-owner', '--delay-directory-restore');
   if (options.attributes) {
@@ -85,10 +100,7 @@ export function startTar(options: TarOptions): { stdin: Writable; done: Promise<
           '--mount',
           '--net',
           '--ipc',
-          'sh',
-          '-c',
-          SANDBOX,
-          'sandbox',
+          ...sandboxCommand(),
           options.scratch,
           options.directory,
           ...tar,
@@ -108,9 +120,9 @@ export function startTar(options: TarOptions): { stdin: Writable; done: Promise<
   child.stdin.on('error', () => undefined); // EPIPE: tar has ended; its report says why
   const names = new NameReader();
   child.stdout.on('data', (chunk: Buffer) => names.push(chunk));
-  let complaint = '';
+  let said = '';
   child.stderr.on('data', (chunk: Buffer) => {
-    if (complaint.length < COMPLAINT_LIMIT) complaint += chunk.toString();
+    if (said.length < COMPLAINT_LIMIT) said += chunk.toString();
   });
 
   // execa's promise does not wait for output that it does not collect itself.
@@ -120,16 +132,17 @@ export function startTar(options: TarOptions): { stdin: Writable; done: Promise<
     if (isMissing(result)) throw missingTool(file, result);
     if (result.isCanceled) throw new ImageError('ERR_IMAGE_ABORTED', 'unpacking: aborted');
     if (confined) {
-      if (!complaint.includes(READY)) {
+      if (!said.includes(SANDBOX_READY)) {
         throw new ImageError(
           'ERR_LAYER_SANDBOX',
-          `cannot make the mount namespace that archives are unpacked in (it takes CAP_SYS_ADMIN): ${complaint.trim()}`,
+          `cannot make the mount namespace that archives are unpacked in (it takes CAP_SYS_ADMIN): ${said.trim()}`,
         );
       }
-      complaint = complaint.slice(complaint.indexOf(READY) + READY.length);
+      said = said.slice(said.indexOf(SANDBOX_READY) + SANDBOX_READY.length);
     }
+    const { exitCode, complaint } = withoutDevices(result.exitCode, said);
     return {
-      exitCode: result.exitCode,
+      exitCode,
       complete: names.complete && !complaint.includes('A lone zero block'),
       whiteouts: names.whiteouts,
       absolute: names.absolute,
@@ -138,6 +151,21 @@ export function startTar(options: TarOptions): { stdin: Writable; done: Promise<
   });
   done.catch(() => undefined); // the caller awaits it after the pipeline, which may fail first
   return { stdin: new TarInput(child.stdin, options.padEnd), done };
+}
+
+/** Nobody but the host's root makes device nodes: in a user namespace, images go without theirs, as with podman. */
+function withoutDevices(
+  exitCode: number | undefined,
+  complaint: string,
+): Pick<TarReport, 'exitCode' | 'complaint'> {
+  if (exitCode !== TAR_ERRORS || !isRootless() || complaint.length >= COMPLAINT_LIMIT) {
+    return { exitCode, complaint };
+  }
+  const rest = complaint
+    .split('\n')
+    .filter((line) => !line.endsWith(': Cannot mknod: Operation not permitted'));
+  const only = rest.every((line) => line === '' || line.startsWith('tar: Exiting with failure'));
+  return { exitCode: only ? 0 : exitCode, complaint: rest.join('\n') };
 }
 
 /**
@@ -183,11 +211,18 @@ export function tarFailure(
       `${what} ends before its end; get it again`,
     );
   }
-  const full = first(/No space left on device|quota exceeded|Wrote only \d+ of/i);
-  if (full) {
+  // tar tells of a full disk in two ways, the second of which says nothing about disks.
+  if (first(/No space left on device|quota exceeded|Wrote only \d+ of/i)) {
     return new ImageError(
       'ERR_IMAGE_NO_SPACE',
-      `${what} cannot be unpacked: ${why(full)}; free some space and try again`,
+      `${what} cannot be unpacked: no space left on the disk; free some and try again`,
+    );
+  }
+  const foreign = first(/Cannot change ownership .*: Invalid argument/);
+  if (foreign && isRootless()) {
+    return new ImageError(
+      codes.other,
+      `${what} cannot be unpacked: ${why(foreign)}: this user has no such id to give away; \`clearvm doctor\` says more`,
     );
   }
   const shown = complaint.split('\n').find((text) => text !== '' && !/Ignoring unknown/.test(text));

@@ -1,7 +1,8 @@
 import { linkSync, lstatSync, unlinkSync } from 'node:fs';
 import fs from 'node:fs/promises';
 
-import { errnoOf, messageOf } from '../errors.js';
+import { errnoOf, isDiskFull, messageOf } from '../errors.js';
+import { isOutside, isRootless } from '../user-namespace.js';
 import { ImageError } from './errors.js';
 import { runTool } from './tools.js';
 
@@ -88,7 +89,7 @@ export async function convertWhiteouts(
     }
     return { opaqueRoot: directories.get('')?.opaque ?? false };
   } catch (error) {
-    if (error instanceof ImageError || ['ENOSPC', 'EDQUOT'].includes(errnoOf(error))) throw error;
+    if (error instanceof ImageError || isDiskFull(error)) throw error;
     throw new ImageError(
       'ERR_LAYER_UNPACK',
       `cannot make the layer's whiteouts: ${messageOf(error)}`,
@@ -147,8 +148,8 @@ async function remove(whiteout: Buffer): Promise<void> {
 
 async function setOpaque(directories: Directory[], signal?: AbortSignal): Promise<void> {
   if (directories.length === 0) return;
-  // trusted.* takes CAP_SYS_ADMIN; an overlay mounted without it reads user.* (mount option userxattr).
-  const name = process.getuid?.() === 0 ? 'trusted.overlay.opaque' : 'user.overlay.opaque';
+  // trusted.* is for the host's root; an overlay in a user namespace reads user.* (mount option userxattr).
+  const name = isRootless() || isOutside() ? 'user.overlay.opaque' : 'trusted.overlay.opaque';
   const paths = directories.map((directory) => Buffer.concat([directory.path, Buffer.from([0])]));
   await runTool('xargs', ['-0', '-r', 'setfattr', '-n', name, '-v', 'y', '--'], {
     input: Buffer.concat(paths),

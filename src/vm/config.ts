@@ -11,6 +11,7 @@ export const MIN_MEMORY = 64 * 1024 * 1024;
 /** Bytes. */
 export const MAX_MEMORY = 1024 ** 4;
 
+/** A directory of the host's that the VM's 9p server exports. */
 export interface ShareConfig {
   /** The 9p mount tag. */
   tag: string;
@@ -21,6 +22,7 @@ export interface ShareConfig {
   ownership?: 'host' | 'xattrs';
 }
 
+/** A file that init makes in the guest's memory and mounts over the root's. */
 export interface GuestFile {
   /** Absolute path in the container. */
   path: string;
@@ -29,6 +31,7 @@ export interface GuestFile {
   content: string;
 }
 
+/** What a VM is made of: the content of vm.json (docs/compatibility.md). */
 export interface VmConfig {
   version: 1;
   /** 64 hex digits. */
@@ -37,7 +40,13 @@ export interface VmConfig {
   cpus: number;
   /** Bytes, whole MiB. */
   memory: number;
-  memoryBacking?: 'auto' | 'memfd' | 'anonymous';
+  /** Bytes of it, whole MiB, that the guest uses while that will do. */
+  memoryReservation?: number;
+  /** Thousandths of a processor that the VM uses at most, VMM included. */
+  cpuLimit?: number;
+  /** Of the host's processors, those that the VM runs on: "0-3,7". */
+  cpusetCpus?: string;
+  memoryBacking?: 'auto' | 'memfd' | 'anonymous' | 'hugepages';
   /** Absolute path of a vmlinux. */
   kernel: string;
   /** Absolute path of a newc cpio that holds /init. */
@@ -45,6 +54,8 @@ export interface VmConfig {
   /** Appended to the kernel's command line. */
   cmdline?: string;
   debug?: boolean;
+  /** `false`: booted even where a template is there to fork it from. */
+  template?: false;
   /** KVM's exit counters as they stand at init's first instruction go into the metrics. */
   statistics?: boolean;
   image?: { reference: string; id: string };
@@ -53,13 +64,16 @@ export interface VmConfig {
     layers: string;
     /** Names in it, topmost first. */
     lower: string[];
+    /** Absolute path of a directory below all of them: mount points that every container has. */
+    base?: string;
     /** Absolute path of a directory that holds `upper` and `work`. */
     state: string;
     readOnly?: boolean;
+    /** The overlay's own attributes are user.overlay.*, as in a user namespace they have to be. */
+    userXattrs?: boolean;
   };
   shares: ShareConfig[];
   files: GuestFile[];
-  vmm?: { pid: number; startTime: string };
 }
 
 /** ajv's first error as a sentence: what is wrong with which field, and what its value is. */
@@ -101,22 +115,49 @@ export function checkVmConfig(config: unknown): asserts config is VmConfig {
   throw new ClearVMError('ERR_VM_CONFIG', `VM config: ${field} ${text}`, { field });
 }
 
+/** The template that a VM is forked from, where it is there and good. */
+export interface TemplateUse {
+  /** Absolute path of the template. */
+  path: string;
+  /** What the names of files begin with that are kept of it while the host is up. */
+  cache: string;
+  /** 9p devices that it has. */
+  devices: number;
+}
+
+/** The mount tag of 9p device `index`: the root's, then the volumes'. */
+export function shareTag(index: number): string {
+  return index === 0 ? 'root' : `vol${index - 1}`;
+}
+
 /** The VMM's command line for a checked config; file descriptors come from the caller. */
-export function vmmArguments(config: VmConfig): string[] {
+export function vmmArguments(config: VmConfig, template?: TemplateUse): string[] {
   const args = ['--cpus', String(config.cpus), '--memory', String(config.memory)];
+  if (config.memoryReservation && config.memoryReservation < config.memory) {
+    args.push('--balloon', String(config.memory - config.memoryReservation));
+  }
+  if (config.cpuLimit) args.push('--cpu-limit', String(config.cpuLimit));
+  if (config.cpusetCpus) args.push('--cpuset-cpus', config.cpusetCpus);
   if (config.memoryBacking) args.push('--memory-backing', config.memoryBacking);
   if (config.cmdline) args.push('--cmdline', config.cmdline);
   if (config.debug) args.push('--debug');
   if (config.statistics) args.push('--statistics');
-  const { layers, lower, state, readOnly } = config.root;
+  const { layers, lower, base, state, readOnly, userXattrs } = config.root;
   args.push(
     '--overlay',
-    `tag=root${readOnly ? ',ro' : ''},layers=${layers},lower=${lower.join(':')},state=${state}`,
+    `tag=root${readOnly ? ',ro' : ''}${userXattrs ? ',userxattr' : ''},layers=${layers},lower=${lower.join(':')}${base ? `,base=${base}` : ''},state=${state}`,
   );
   for (const share of config.shares) {
     const flags =
       (share.readOnly ? ',ro' : '') + (share.ownership ? `,ownership=${share.ownership}` : '');
     args.push('--share', `tag=${share.tag}${flags},path=${share.path}`);
+  }
+  if (template) {
+    args.push('--template', template.path, '--template-cache', template.cache);
+    // The template's guest has found these devices; this one's has no use for them.
+    for (let i = 1 + config.shares.length; i < template.devices; i++) {
+      args.push('--unserved', shareTag(i));
+    }
   }
   return args;
 }

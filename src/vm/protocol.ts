@@ -4,8 +4,8 @@
  */
 import { ClearVMError } from '../errors.js';
 
-export const CONTROL_VERSION = 1;
-export const AGENT_VERSION = 1;
+export const CONTROL_VERSION = 3;
+export const AGENT_VERSION = 5;
 /** The largest payload of a frame, bytes. */
 export const FRAME_MAX = 1 << 20;
 /** length u32, type u16, reserved u16, request number u32. */
@@ -21,11 +21,15 @@ export const ControlFrame = {
   METRICS: 5,
   SIGNAL: 6,
   RESIZE: 7,
+  EXEC: 8,
+  DETACH: 9,
+  SNAPSHOT: 10,
   REPLY: 0x80,
   TIMELINE: 0x81,
   STARTED: 0x82,
   EXIT: 0x83,
   FAILURE: 0x84,
+  ORIGIN: 0x85,
 } as const;
 
 export const Timeline = {
@@ -41,6 +45,14 @@ export const Timeline = {
   STARTED: 10,
   FIRST_OUTPUT: 11,
   EXITED: 12,
+  RESTORED: 13,
+} as const;
+
+/** What a VM that was to be forked from a template has started from. */
+export const Origin = {
+  TEMPLATE: 0,
+  MISSING: 1,
+  REFUSED: 2,
 } as const;
 
 export const Failure = {
@@ -53,6 +65,9 @@ export const Failure = {
   PROCESS: 7,
   JAIL: 8,
   DEVICE: 9,
+  SNAPSHOT: 10,
+  FOREIGN: 11,
+  FILES: 12,
 } as const;
 
 export const SpecTag = {
@@ -70,7 +85,10 @@ export const SpecTag = {
   WINSIZE: 12,
   SYSCTL: 13,
   ROOT: 14,
-  TIME: 15,
+  MASK: 15,
+  READONLY: 16,
+  PIDS: 17,
+  OOM_SCORE: 18,
 } as const;
 
 export const SpecFlag = {
@@ -78,9 +96,12 @@ export const SpecFlag = {
   STDIN: 2,
   NO_NEW_PRIVS: 4,
   READONLY_ROOT: 8,
+  BUILTIN: 16,
 } as const;
 
 export const MOUNT_FILE = 1;
+/** In `struct clearvm_exec`. */
+export const EXEC_TERMINAL = 1;
 
 export interface Frame {
   type: number;
@@ -138,39 +159,49 @@ export class FrameDecoder {
   }
 }
 
-/** Collects TLVs into one buffer: sizes are summed first, so that the bytes are written once. */
+/**
+ * Collects TLVs. Half a hundred of them lie on the way to every container: they are strung together as text with a character for
+ * each byte, because a string costs less than calls into a Buffer, and become bytes at the end.
+ */
 export class TlvWriter {
-  #parts: { tag: number; pieces: (string | Uint8Array)[]; length: number }[] = [];
-  #size = 0;
+  #out = '';
 
   /** Adds one TLV whose value is the pieces, one behind the other; strings go in as UTF-8. */
   add(tag: number, ...pieces: (string | Uint8Array)[]): this {
-    let length = 0;
-    for (const piece of pieces) {
-      length += typeof piece === 'string' ? Buffer.byteLength(piece) : piece.length;
-    }
-    this.#parts.push({ tag, pieces, length });
-    this.#size += TLV_HEADER + length;
+    let value = '';
+    for (const piece of pieces) value += toBinary(piece);
+    const { length } = value;
+    this.#out +=
+      String.fromCharCode(
+        tag & 0xff,
+        tag >>> 8,
+        0,
+        0,
+        length & 0xff,
+        (length >>> 8) & 0xff,
+        (length >>> 16) & 0xff,
+        length >>> 24,
+      ) + value;
+    return this;
+  }
+
+  /** Adds what another writer was given. */
+  addAll(other: TlvWriter): this {
+    this.#out += other.#out;
     return this;
   }
 
   /** The bytes of everything added. */
   finish(): Buffer {
-    const out = Buffer.allocUnsafe(this.#size);
-    let at = 0;
-    for (const { tag, pieces, length } of this.#parts) {
-      at = out.writeUInt16LE(tag, at);
-      at = out.writeUInt16LE(0, at);
-      at = out.writeUInt32LE(length, at);
-      for (const piece of pieces) {
-        if (typeof piece === 'string') {
-          at += out.write(piece, at, 'utf8');
-        } else {
-          out.set(piece, at);
-          at += piece.length;
-        }
-      }
-    }
-    return out;
+    return Buffer.from(this.#out, 'latin1');
   }
+}
+
+/** Bytes as a string with a character for each. */
+function toBinary(piece: string | Uint8Array): string {
+  if (typeof piece !== 'string') {
+    return Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength).toString('latin1');
+  }
+  // As many bytes as characters: it is ASCII.
+  return Buffer.byteLength(piece) === piece.length ? piece : Buffer.from(piece).toString('latin1');
 }

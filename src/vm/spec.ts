@@ -5,8 +5,10 @@ import { describeSchemaError, type GuestFile } from './config.js';
 import { CAPABILITIES, MOUNT_OPTIONS, RLIMITS, RLIM_INFINITY } from './constants.js';
 import { FRAME_MAX, MOUNT_FILE, SpecFlag, SpecTag, TlvWriter } from './protocol.js';
 
+/** A set of capabilities, as the OCI runtime spec names them. */
 export type CapabilitySet = 'bounding' | 'effective' | 'permitted' | 'inheritable' | 'ambient';
 
+/** A mount, as the OCI runtime spec has it. */
 export interface OciMount {
   destination: string;
   type?: string;
@@ -25,18 +27,28 @@ export interface OciSpec {
     env?: string[];
     cwd: string;
     user: { uid: number; gid: number; additionalGids?: number[] };
-    capabilities?: Partial<Record<CapabilitySet, string[]>>;
-    rlimits?: { type: string; soft: number; hard: number }[];
+    capabilities?: Partial<Record<CapabilitySet, readonly string[]>>;
+    rlimits?: readonly { type: string; soft: number; hard: number }[];
     noNewPrivileges?: boolean;
+    oomScoreAdj?: number;
   };
   root: { path: string; readonly?: boolean };
-  mounts?: OciMount[];
+  mounts?: readonly OciMount[];
   annotations?: Record<string, string>;
-  linux?: { sysctl?: Record<string, string>; [other: string]: unknown };
+  linux?: {
+    sysctl?: Record<string, string>;
+    /** At most so many threads; 0 or less: any number. */
+    resources?: { pids?: { limit: number } };
+    maskedPaths?: readonly string[];
+    readonlyPaths?: readonly string[];
+    [other: string]: unknown;
+  };
 }
 
 /** The user as the image or the caller wrote it ("app:staff"): only the guest's init can look names up. */
 export const USER_ANNOTATION = 'dev.clearvm.user';
+/** Groups beside the user's own, by name or number, with commas between them. */
+export const GROUPS_ANNOTATION = 'dev.clearvm.groups';
 
 /** What init mounts by itself in every container, so that a spec's mounts of them say nothing new. */
 const BUILT_IN_MOUNTS = new Set([
@@ -48,6 +60,9 @@ const BUILT_IN_MOUNTS = new Set([
   '/dev/shm',
   '/dev/mqueue',
 ]);
+
+/** What a frame holds beside the header of an EXEC, or what the VMM adds to a spec (where memory ends), bytes. */
+const SPEC_MAX = FRAME_MAX - 64;
 
 const P9_DATA = 'trans=virtio,version=9p2000.L,msize=512000,access=client';
 /** Only this VM writes its root, so the guest may keep whatever it has read. */
@@ -84,51 +99,95 @@ export function checkOciSpec(spec: unknown): asserts spec is OciSpec {
  */
 export function encodeSpec(spec: OciSpec, context: SpecContext): Buffer {
   const tlvs = new TlvWriter();
-  const { process } = spec;
   tlvs.add(SpecTag.ROOT, '9p\0root\0', ROOT_DATA, '\0');
+  addProcess(tlvs, spec, context.stdin, spec.root.readonly ? SpecFlag.READONLY_ROOT : 0);
+  if (spec.hostname !== undefined) tlvs.add(SpecTag.HOSTNAME, spec.hostname);
+  for (const mount of spec.mounts ?? []) addMount(tlvs, mount, context.shares);
+  for (const file of context.files) {
+    tlvs.add(SpecTag.FILE, uint32(file.mode), `${file.path}\0${file.content}`);
+  }
+  for (const [name, value] of Object.entries(spec.linux?.sysctl ?? {})) {
+    tlvs.add(SpecTag.SYSCTL, `${name}=${value}`);
+  }
+  const threads = spec.linux?.resources?.pids?.limit ?? 0;
+  if (threads > 0) tlvs.add(SpecTag.PIDS, uint32(threads));
+  const oomScore = spec.process.oomScoreAdj ?? 0;
+  if (oomScore !== 0) tlvs.add(SpecTag.OOM_SCORE, uint32(oomScore >>> 0));
+  addList(tlvs, spec.linux?.maskedPaths, addMask);
+  addList(tlvs, spec.linux?.readonlyPaths, addReadonly);
+  return finish(tlvs);
+}
+
+/**
+ * The spec of an EXEC frame: one more process in the container of a checked spec, whose `process` it is.
+ * Errors: as of encodeSpec.
+ */
+export function encodeExec(spec: Pick<OciSpec, 'process' | 'annotations'>, stdin: boolean): Buffer {
+  const tlvs = new TlvWriter();
+  addProcess(tlvs, spec, stdin, 0);
+  return finish(tlvs);
+}
+
+/** The spec of an EXEC frame for a program of init's own (rootfs/builtin.h). */
+export function encodeBuiltin(name: string): Buffer {
+  return new TlvWriter()
+    .add(SpecTag.ARG, name)
+    .add(SpecTag.FLAGS, uint32(SpecFlag.BUILTIN))
+    .finish();
+}
+
+function addProcess(
+  tlvs: TlvWriter,
+  { process, annotations }: Pick<OciSpec, 'process' | 'annotations'>,
+  stdin: boolean,
+  otherFlags: number,
+): void {
   for (const argument of process.args) tlvs.add(SpecTag.ARG, argument);
   for (const variable of process.env ?? []) tlvs.add(SpecTag.ENV, variable);
   tlvs.add(SpecTag.CWD, process.cwd);
   tlvs.add(
     SpecTag.USER,
-    spec.annotations?.[USER_ANNOTATION] ?? `${process.user.uid}:${process.user.gid}`,
+    annotations?.[USER_ANNOTATION] ?? `${process.user.uid}:${process.user.gid}`,
   );
-  for (const gid of process.user.additionalGids ?? []) tlvs.add(SpecTag.GROUP, String(gid));
-  if (spec.hostname !== undefined) tlvs.add(SpecTag.HOSTNAME, spec.hostname);
-  for (const mount of spec.mounts ?? []) addMount(tlvs, mount, context.shares);
-  for (const limit of process.rlimits ?? []) addRlimit(tlvs, limit);
-  if (process.capabilities) tlvs.add(SpecTag.CAPS, encodeCapabilities(process.capabilities));
-  for (const file of context.files) {
-    tlvs.add(SpecTag.FILE, uint32(file.mode), file.path, '\0', file.content);
+  const groups = annotations?.[GROUPS_ANNOTATION]?.split(',');
+  for (const group of groups ?? process.user.additionalGids ?? []) {
+    tlvs.add(SpecTag.GROUP, String(group));
   }
-  for (const [name, value] of Object.entries(spec.linux?.sysctl ?? {})) {
-    tlvs.add(SpecTag.SYSCTL, `${name}=${value}`);
-  }
+  addList(tlvs, process.rlimits, addRlimit);
+  if (process.capabilities) addCapabilities(tlvs, process.capabilities);
   if (process.terminal && process.consoleSize) {
-    const size = Buffer.allocUnsafe(4);
-    size.writeUInt16LE(process.consoleSize.height, 0);
-    size.writeUInt16LE(process.consoleSize.width, 2);
-    tlvs.add(SpecTag.WINSIZE, size);
+    tlvs.add(SpecTag.WINSIZE, encodeSize(process.consoleSize.height, process.consoleSize.width));
   }
   const flags =
     (process.terminal ? SpecFlag.TERMINAL : 0) |
-    (context.stdin ? SpecFlag.STDIN : 0) |
-    (process.noNewPrivileges ? SpecFlag.NO_NEW_PRIVS : 0) |
-    (spec.root.readonly ? SpecFlag.READONLY_ROOT : 0);
-  tlvs.add(SpecTag.FLAGS, uint32(flags));
+    (stdin ? SpecFlag.STDIN : 0) |
+    (process.noNewPrivileges ? SpecFlag.NO_NEW_PRIVS : 0);
+  tlvs.add(SpecTag.FLAGS, uint32(flags | otherFlags));
+}
 
+/** A terminal's size, as WINSIZE and RESIZE have it. */
+export function encodeSize(rows: number, columns: number): Buffer {
+  const size = Buffer.allocUnsafe(4);
+  size.writeUInt16LE(rows, 0);
+  size.writeUInt16LE(columns, 2);
+  return size;
+}
+
+function finish(tlvs: TlvWriter): Buffer {
   const payload = tlvs.finish();
-  if (payload.length > FRAME_MAX) {
+  if (payload.length > SPEC_MAX) {
     throw new ClearVMError(
       'ERR_SPEC_TOO_LARGE',
-      `the command, its environment and its files take ${payload.length} bytes; a container can be given ${FRAME_MAX}: pass large values through a volume`,
+      `the command, its environment and its files take ${payload.length} bytes; a container can be given ${SPEC_MAX}: pass large values through a volume`,
     );
   }
   return payload;
 }
 
 function addMount(tlvs: TlvWriter, mount: OciMount, shares: SpecContext['shares']): void {
-  if (mount.type !== 'bind' && BUILT_IN_MOUNTS.has(mount.destination)) return;
+  // One with a size is not what init makes.
+  const sized = mount.options?.some((option) => option.startsWith('size='));
+  if (mount.type !== 'bind' && !sized && BUILT_IN_MOUNTS.has(mount.destination)) return;
   const { flags, data } = parseMountOptions(mount.options ?? []);
   const header = Buffer.alloc(16);
   header.writeBigUInt64LE(BigInt(flags), 0);
@@ -168,6 +227,31 @@ function parseMountOptions(options: string[]): { flags: number; data: string[] }
   return { flags, data };
 }
 
+/** What lists that nobody can change have come to: the same few for most containers. */
+const encoded = new WeakMap<readonly unknown[], TlvWriter>();
+
+function addList<T>(
+  tlvs: TlvWriter,
+  list: readonly T[] | undefined,
+  add: (tlvs: TlvWriter, item: T) => void,
+): void {
+  if (!list) return;
+  if (!Object.isFrozen(list)) {
+    for (const item of list) add(tlvs, item);
+    return;
+  }
+  let tlvsOfList = encoded.get(list);
+  if (!tlvsOfList) {
+    tlvsOfList = new TlvWriter();
+    for (const item of list) add(tlvsOfList, item);
+    encoded.set(list, tlvsOfList);
+  }
+  tlvs.addAll(tlvsOfList);
+}
+
+const addMask = (tlvs: TlvWriter, path: string): unknown => tlvs.add(SpecTag.MASK, path);
+const addReadonly = (tlvs: TlvWriter, path: string): unknown => tlvs.add(SpecTag.READONLY, path);
+
 function addRlimit(tlvs: TlvWriter, limit: { type: string; soft: number; hard: number }): void {
   const number = RLIMITS[limit.type];
   if (number === undefined) {
@@ -187,29 +271,47 @@ function rlimitValue(value: number): bigint {
   return value > Number.MAX_SAFE_INTEGER ? RLIM_INFINITY : BigInt(Math.floor(value));
 }
 
-function encodeCapabilities(sets: Partial<Record<CapabilitySet, string[]>>): Buffer {
-  const masks = Buffer.alloc(40);
-  const order = ['bounding', 'effective', 'permitted', 'inheritable', 'ambient'] as const;
-  order.forEach((set, index) => {
-    let low = 0;
-    let high = 0;
-    for (const name of sets[set] ?? []) {
-      const bit = CAPABILITIES.indexOf(name);
-      if (bit < 0) {
-        throw new ClearVMError('ERR_OCI_SPEC', `OCI runtime spec: ${name} is no capability`, {
-          field: `/process/capabilities/${set}`,
-        });
-      }
-      if (bit < 32) low |= 1 << bit;
-      else high |= 1 << (bit - 32);
-    }
-    masks.writeUInt32LE(low >>> 0, index * 8);
-    masks.writeUInt32LE(high >>> 0, index * 8 + 4);
+const CAPABILITY_SETS = [
+  'bounding',
+  'effective',
+  'permitted',
+  'inheritable',
+  'ambient',
+] as const satisfies readonly CapabilitySet[];
+
+function addCapabilities(
+  tlvs: TlvWriter,
+  sets: Partial<Record<CapabilitySet, readonly string[]>>,
+): void {
+  const masks = Buffer.alloc(8 * CAPABILITY_SETS.length);
+  CAPABILITY_SETS.forEach((set, index) => {
+    const names = sets[set];
+    if (names) masks.set(capabilityMask(names, set), 8 * index);
   });
-  return masks;
+  tlvs.add(SpecTag.CAPS, masks);
 }
 
-function uint32(value: number): Buffer {
+/** As with `encoded`. */
+const masksOfLists = new WeakMap<readonly string[], Uint8Array>();
+
+function capabilityMask(names: readonly string[], set: CapabilitySet): Uint8Array {
+  const known = masksOfLists.get(names);
+  if (known) return known;
+  const mask = new Uint8Array(8);
+  for (const name of names) {
+    const bit = CAPABILITIES.indexOf(name);
+    if (bit < 0) {
+      throw new ClearVMError('ERR_OCI_SPEC', `OCI runtime spec: ${name} is no capability`, {
+        field: `/process/capabilities/${set}`,
+      });
+    }
+    mask[bit >> 3] = (mask[bit >> 3] ?? 0) | (1 << (bit & 7));
+  }
+  if (Object.isFrozen(names)) masksOfLists.set(names, mask);
+  return mask;
+}
+
+export function uint32(value: number): Buffer {
   const bytes = Buffer.allocUnsafe(4);
   bytes.writeUInt32LE(value, 0);
   return bytes;

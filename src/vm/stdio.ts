@@ -1,8 +1,8 @@
 /** The container's standard streams: file descriptors for the VMM, and streams for the caller where it wants some. */
 import { Socket } from 'node:net';
-import type { Readable, Writable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 
-import type { Addon } from './addon-types.js';
+import type { Addon, Channel } from './addon-types.js';
 
 /**
  * `pipe`: a stream of the caller's; `inherit`: this process's own stream, whose descriptor the VMM gets, so that no byte passes
@@ -55,9 +55,9 @@ export class StdioFds {
   streams(): { stdin: Writable | null; stdout: Readable | null; stderr: Readable | null } {
     const [stdin, stdout, stderr] = this.#ours.splice(0) as [number, number, number];
     return {
-      stdin: stdin < 0 ? null : openStream(stdin, false),
-      stdout: stdout < 0 ? null : openStream(stdout, true),
-      stderr: stderr < 0 ? null : openStream(stderr, true),
+      stdin: stdin < 0 ? null : openWritable(stdin),
+      stdout: stdout < 0 ? null : openReadable(this.#addon, stdout),
+      stderr: stderr < 0 ? null : openReadable(this.#addon, stderr),
     };
   }
 
@@ -68,7 +68,48 @@ export class StdioFds {
   }
 }
 
-/** A stream over one end of a pipe or socket, driven by the event loop and not by the thread pool. */
-export function openStream(fd: number, readable: boolean): Socket {
-  return new Socket({ fd, readable, writable: !readable, allowHalfOpen: true });
+/**
+ * For a command that has ended: takes what its pipes still hold, at most READ_AHEAD, into the streams, so that no descriptor stays
+ * open for a stream that is read later, or never.
+ */
+export function settleStreams(streams: {
+  stdin: Writable | null;
+  stdout: Readable | null;
+  stderr: Readable | null;
+}): void {
+  streams.stdin?.destroy();
+  streams.stdout?.read(0);
+  streams.stderr?.read(0);
+}
+
+/** A stream into one end of a pipe, driven by the event loop and not by the thread pool. */
+function openWritable(fd: number): Writable {
+  return new Socket({ fd, readable: false, writable: true, allowHalfOpen: true });
+}
+
+/** Bytes that may wait for a reader; more wait in the pipe. */
+const READ_AHEAD = 256 * 1024;
+
+/** A stream out of one end of a pipe. One of Node's sockets would do, and takes ten times as long to make. */
+function openReadable(addon: Addon, fd: number): Readable {
+  let channel: Channel | undefined;
+  const stream: Readable = new Readable({
+    highWaterMark: READ_AHEAD,
+    read() {
+      if (channel) {
+        channel.resume();
+        return;
+      }
+      const opened = addon.openChannel(fd, (chunk) => {
+        if (!stream.push(chunk)) opened.pause();
+      });
+      channel = opened;
+    },
+    destroy(error, done) {
+      if (channel) channel.close();
+      else addon.closeFd(fd);
+      done(error);
+    },
+  });
+  return stream;
 }

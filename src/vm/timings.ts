@@ -15,6 +15,8 @@ export const TIMELINE_POINTS = [
   'vmm.jailed',
   'kernel.loaded',
   'vm.created',
+  /** The template's state is in place; then there is no `kernel.loaded`, `init` and `agent.ready`. */
+  'restored',
   'guest.entry',
   'init',
   'agent.ready',
@@ -29,6 +31,7 @@ export const TIMELINE_POINTS = [
   'cleaned',
 ] as const;
 
+/** A point of a start, named as in docs/architecture.md. */
 export type TimelinePoint = (typeof TIMELINE_POINTS)[number];
 
 /** What each point means, for people. */
@@ -41,6 +44,7 @@ export const TIMELINE_LABELS: Readonly<Record<TimelinePoint, string>> = {
   'vmm.jailed': 'jail entered',
   'kernel.loaded': 'memory made, kernel loaded',
   'vm.created': 'VM and vCPUs created',
+  restored: 'template in place',
   'guest.entry': 'first guest instruction',
   init: 'init in the guest',
   'agent.ready': 'init asks for the spec',
@@ -66,8 +70,10 @@ const VMM_POINTS: Readonly<Record<number, TimelinePoint>> = {
   [Timeline.STARTED]: 'started',
   [Timeline.FIRST_OUTPUT]: 'first.output',
   [Timeline.EXITED]: 'exited',
+  [Timeline.RESTORED]: 'restored',
 };
 
+/** When a start has reached a point. */
 export interface Timing {
   point: TimelinePoint;
   /** Milliseconds since the library call. */

@@ -1,12 +1,12 @@
 /** One clearvm-vmm process as seen from TypeScript: its start, its control socket, its end. */
-import { Socket } from 'node:net';
-
-import { ClearVMError, EXIT_ENGINE, messageOf } from '../errors.js';
-import type { Addon, SpawnedVmm } from './addon-types.js';
-import { vmmArguments, type VmConfig } from './config.js';
+import { ClearVMError, messageOf } from '../errors.js';
+import type { Addon, Channel, SpawnedVmm } from './addon-types.js';
+import { vmmArguments, type TemplateUse, type VmConfig } from './config.js';
 import { signalName } from './constants.js';
-import { ControlFrame, Failure, FrameDecoder, encodeFrame, type Frame } from './protocol.js';
-import { openStream } from './stdio.js';
+import { endError, failureError, goneError } from './failure.js';
+import { LogTail } from './log-tail.js';
+import { ControlFrame, FrameDecoder, Origin, encodeFrame, type Frame } from './protocol.js';
+import { Requests } from './requests.js';
 import type { TimelineRecorder } from './timings.js';
 
 export interface VmmOptions {
@@ -14,6 +14,10 @@ export interface VmmOptions {
   /** Path of the executable. */
   file: string;
   config: VmConfig;
+  /** Path of an empty network namespace that VMMs share; without it, it makes one. */
+  netns?: string;
+  /** What it is forked from, if that is there. */
+  template?: TemplateUse;
   /** Open descriptors of the kernel and the initramfs; they stay the caller's. */
   kernelFd: number;
   initrdFd: number;
@@ -21,10 +25,20 @@ export interface VmmOptions {
   spec: Buffer;
   /** stdin, stdout and stderr of the container; -1 is /dev/null. */
   stdio: number[];
+  /** They are a terminal's: stderr is not used. */
+  terminal?: boolean;
   /** Where the guest kernel's log is copied to; without it the last of it is kept for error messages. */
   consoleFd?: number;
+  /** A listening socket that others can reach the VM by; it stays the caller's. */
+  listenFd: number;
   timeline: TimelineRecorder;
 }
+
+/**
+ * What a VM has started from: `template` (forked), or the kernel: because no template was wanted (`kernel`), because there
+ * was none (`missing`), or because it was damaged or not made for this VM (`refused`).
+ */
+export type StartedFrom = 'template' | 'kernel' | 'missing' | 'refused';
 
 /** How the container's process ended. */
 export interface ExitStatus {
@@ -34,29 +48,33 @@ export interface ExitStatus {
   signal: string | null;
 }
 
-/** Error codes of FAILURE events: a cause each. */
-const FAILURES: Readonly<Record<number, { code: string; prefix: string }>> = {
-  [Failure.CONFIG]: { code: 'ERR_VMM_CONFIG', prefix: 'the VMM refused its configuration' },
-  [Failure.KVM]: { code: 'ERR_KVM', prefix: 'KVM failed' },
-  [Failure.KERNEL]: { code: 'ERR_KERNEL_IMAGE', prefix: 'the guest kernel cannot be loaded' },
-  [Failure.SHUTDOWN]: { code: 'ERR_GUEST_SHUTDOWN', prefix: 'the guest shut itself down' },
-  [Failure.PANIC]: { code: 'ERR_GUEST_PANIC', prefix: 'the guest kernel panicked' },
-  [Failure.AGENT]: { code: 'ERR_AGENT', prefix: "the guest's init failed" },
-  [Failure.PROCESS]: { code: 'ERR_PROCESS_START', prefix: 'the command cannot be started' },
-  [Failure.JAIL]: { code: 'ERR_JAIL', prefix: 'the VMM cannot enter its jail' },
-  [Failure.DEVICE]: { code: 'ERR_DEVICE', prefix: 'a device of the VM failed' },
-};
+/** The end of a process that an EXIT event tells of. */
+export function exitStatus(exitCode: number, signal: number): ExitStatus {
+  return signal === 0
+    ? { exitCode: exitCode & 0xff, signal: null }
+    : { exitCode: 128 + signal, signal: signalName(signal) };
+}
 
-/** Bytes of the kernel log that are kept for error messages. */
-const LOG_KEPT = 16 * 1024;
+/** The name of a VMM's listening socket in the container's runtime directory. */
+export const VMM_SOCKET = 'vmm.sock';
+
+/** All of the VMM's options; descriptors are numbered as in `enum clearvm_vmm_fd` (native/protocol/monitor.h). */
+export function vmmCommandLine(
+  config: VmConfig,
+  given: { stdin: boolean; terminal?: boolean; netns?: string; template?: TemplateUse },
+): string[] {
+  return [
+    ...['--control-fd', '3', '--kernel-fd', '4', '--initrd-fd', '5', '--console-fd', '6'],
+    ...['--stdout-fd', '8', '--stderr-fd', '9', '--listen-fd', '10', '--jail', 'spawned'],
+    ...(given.terminal ? ['--terminal'] : []),
+    ...(given.stdin ? ['--stdin-fd', '7'] : []),
+    ...(given.netns === undefined ? [] : ['--netns', given.netns]),
+    ...vmmArguments(config, given.template),
+  ];
+}
 
 /** How long the control socket may stay silent after the VMM's end before its last frames count as lost. */
 const DRAIN_MS = 1000;
-
-interface Pending {
-  resolve: (result: Buffer) => void;
-  reject: (error: Error) => void;
-}
 
 export class Vmm {
   /** Resolves when the container's process runs; rejects with a ClearVMError when it cannot. */
@@ -66,13 +84,18 @@ export class Vmm {
   /** Resolves when the VMM's process is gone and all it said has been heard. Never rejects. */
   readonly gone: Promise<void>;
 
+  /** Known when `started` has resolved. */
+  startedFrom: StartedFrom = 'kernel';
+  /** Why a template was not used. */
+  templateRefusal = '';
+
   readonly #process: SpawnedVmm;
   readonly #timeline: TimelineRecorder;
-  readonly #control: Socket;
+  readonly #control: Channel;
   readonly #decoder = new FrameDecoder();
-  readonly #pending = new Map<number, Pending>();
-  #lastRequest = 1;
+  readonly #requests = new Requests();
   #log: LogTail | undefined;
+  #controlClosed = false;
   #end: { code: number | null; signal: number | null } | undefined;
   #settled = false;
   #finished = false;
@@ -122,14 +145,10 @@ export class Vmm {
     }
     if (console) {
       addon.closeFd(console[1]);
-      this.#log = new LogTail(console[0]);
+      this.#log = new LogTail(addon, console[0]);
     }
-    this.#control = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true });
-    this.#control.on('data', (chunk) => this.#receive(chunk));
-    this.#control.on('end', () => this.#control.destroy());
-    this.#control.on('error', () => this.#control.destroy());
-    this.#control.on('close', () => this.#finish());
-    this.#control.write(encodeFrame(ControlFrame.START, this.#lastRequest, options.spec));
+    this.#control = addon.openChannel(ours, (chunk) => this.#receive(chunk));
+    this.#control.write(encodeFrame(ControlFrame.START, this.#requests.next(), options.spec));
     options.timeline.mark('spawned');
   }
 
@@ -157,13 +176,11 @@ export class Vmm {
 
   /** Sends a request; its result. Errors: ERR_VMM_REQUEST (refused), ERR_VMM_GONE (the VM has ended). */
   request(type: number, payload: Uint8Array = Buffer.alloc(0)): Promise<Buffer> {
-    if (this.#control.destroyed) return Promise.reject(goneError());
-    this.#lastRequest = this.#lastRequest >= 0xffff_ffff ? 1 : this.#lastRequest + 1;
-    const number = this.#lastRequest;
-    return new Promise((resolve, reject) => {
-      this.#pending.set(number, { resolve, reject });
-      this.#control.write(encodeFrame(type, number, payload));
-    });
+    if (this.#controlClosed) return Promise.reject(goneError());
+    const number = this.#requests.next();
+    const result = this.#requests.result(number);
+    this.#control.write(encodeFrame(type, number, payload));
+    return result;
   }
 
   /** Ends the VM at once, as pulling the plug does. With a `reason`, `started` and `exited` reject with it. */
@@ -189,30 +206,33 @@ export class Vmm {
       options.initrdFd,
       console,
       ...options.stdio,
+      options.listenFd,
     ];
-    const args = [
-      ...['--control-fd', '3', '--kernel-fd', '4', '--initrd-fd', '5', '--console-fd', '6'],
-      ...['--stdout-fd', '8', '--stderr-fd', '9', '--jail', 'spawned'],
-      ...(options.stdio[0] === -1 ? [] : ['--stdin-fd', '7']),
-      ...vmmArguments(options.config),
-    ];
+    const args = vmmCommandLine(options.config, {
+      ...options,
+      stdin: options.stdio[0] !== -1,
+    });
     return options.addon.spawnVmm(
       { file: options.file, args, fds, namespaces: true },
       (code, signal) => {
         this.#timeline.mark('vmm.gone');
         this.#end = { code, signal };
-        if (this.#control.destroyed) {
+        if (this.#controlClosed) {
           this.#finish();
           return;
         }
-        // Its end of the socket is closed, so that `end` follows the last frame; unless some other process
+        // Its end of the socket is closed, so that the end follows the last frame; unless some other process
         // that should not exist holds a copy.
-        setTimeout(() => this.#control.destroy(), DRAIN_MS).unref();
+        setTimeout(() => this.#closeControl(), DRAIN_MS).unref();
       },
     );
   }
 
-  #receive(chunk: Buffer): void {
+  #receive(chunk: Buffer | null): void {
+    if (chunk === null) {
+      this.#closeControl();
+      return;
+    }
     let frames: Frame[];
     try {
       frames = this.#decoder.push(chunk);
@@ -224,10 +244,20 @@ export class Vmm {
     for (const frame of frames) this.#handle(frame);
   }
 
+  #closeControl(): void {
+    if (this.#controlClosed) return;
+    this.#controlClosed = true;
+    this.#control.close();
+    this.#finish();
+  }
+
   #handle({ type, request, payload }: Frame): void {
     switch (type) {
       case ControlFrame.TIMELINE:
         this.#timeline.addStamps(payload);
+        break;
+      case ControlFrame.ORIGIN:
+        this.#noteOrigin(payload);
         break;
       case ControlFrame.STARTED:
         this.#timeline.mark('started');
@@ -243,7 +273,7 @@ export class Vmm {
         this.#settleFailure(failureError(payload));
         break;
       case ControlFrame.REPLY:
-        this.#reply(request, payload);
+        this.#requests.settle(request, payload);
         break;
       default:
         // A newer VMM may know events that this engine does not.
@@ -251,22 +281,12 @@ export class Vmm {
     }
   }
 
-  #reply(request: number, payload: Buffer): void {
-    const pending = this.#pending.get(request);
-    if (!pending || payload.length < 4) return;
-    this.#pending.delete(request);
-    const errno = payload.readUInt32LE(0);
-    const rest = payload.subarray(4);
-    if (errno === 0) {
-      pending.resolve(rest);
-    } else {
-      pending.reject(
-        new ClearVMError(
-          'ERR_VMM_REQUEST',
-          rest.toString('utf8') || `the VMM refused: errno ${errno}`,
-        ),
-      );
-    }
+  #noteOrigin(payload: Buffer): void {
+    if (payload.length < 4) return;
+    const origin = payload.readUInt32LE(0);
+    this.startedFrom =
+      origin === Origin.TEMPLATE ? 'template' : origin === Origin.MISSING ? 'missing' : 'refused';
+    this.templateRefusal = payload.toString('utf8', 4);
   }
 
   #settleExit(exitCode: number, signal: number): void {
@@ -274,11 +294,7 @@ export class Vmm {
     this.#settled = true;
     this.#timeline.mark('exited');
     this.#resolveStarted();
-    this.#resolveExited(
-      signal === 0
-        ? { exitCode: exitCode & 0xff, signal: null }
-        : { exitCode: 128 + signal, signal: signalName(signal) },
-    );
+    this.#resolveExited(exitStatus(exitCode, signal));
   }
 
   #settleFailure(error: Error): void {
@@ -297,8 +313,7 @@ export class Vmm {
     }
     if (this.#finished) return;
     this.#finished = true;
-    for (const { reject } of this.#pending.values()) reject(goneError());
-    this.#pending.clear();
+    this.#requests.fail(goneError());
     void this.#settleEnd(this.#end).then(() => this.#resolveGone());
   }
 
@@ -313,97 +328,4 @@ export class Vmm {
     }
     this.#log?.close();
   }
-}
-
-/** The end of the kernel's log, read from a pipe: bounded, whatever the guest prints. */
-class LogTail {
-  readonly #fd: number;
-  #socket: Socket | undefined;
-  #tail: Buffer = Buffer.alloc(0);
-
-  constructor(fd: number) {
-    this.#fd = fd;
-  }
-
-  /** Begins to read. Until then the pipe holds what the kernel says, so that a start need not pay for it. */
-  open(): Socket {
-    if (this.#socket) return this.#socket;
-    const socket = openStream(this.#fd, true);
-    this.#socket = socket;
-    socket.on('data', (chunk) => {
-      const tail = Buffer.concat([this.#tail, chunk]);
-      this.#tail = tail.length > LOG_KEPT ? Buffer.from(tail.subarray(-LOG_KEPT)) : tail;
-    });
-    socket.on('error', () => socket.destroy());
-    // A container that waits must be kept alive by its control socket, not by a log.
-    socket.unref();
-    return socket;
-  }
-
-  /** Everything that was kept, when the writer has gone. */
-  async readAll(): Promise<string> {
-    const socket = this.open();
-    if (!socket.readableEnded && !socket.destroyed) {
-      socket.ref();
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, DRAIN_MS);
-        socket.once('close', () => {
-          clearTimeout(timer);
-          resolve();
-        });
-        socket.once('end', () => socket.destroy());
-      });
-    }
-    return this.#tail.toString('utf8');
-  }
-
-  close(): void {
-    this.open().destroy();
-  }
-}
-
-/** A FAILURE event's payload as an error. */
-export function failureError(payload: Buffer): ClearVMError {
-  if (payload.length < 12) {
-    return new ClearVMError('ERR_VMM_PROTOCOL', 'the VMM reported a failure in a frame cut short');
-  }
-  const kind = payload.readUInt32LE(0);
-  const exitCode = payload.readUInt32LE(4);
-  const length = Math.min(payload.readUInt32LE(8), payload.length - 12);
-  const message = payload.toString('utf8', 12, 12 + length).trim();
-  const kernelLog = payload.toString('utf8', 12 + length).trimEnd();
-  const known = FAILURES[kind] ?? { code: 'ERR_VMM', prefix: 'the VMM failed' };
-  const reason = /Kernel panic - not syncing: (.+)/.exec(kernelLog)?.[1];
-  const text = kind === Failure.PANIC && reason !== undefined ? reason : message;
-  return new ClearVMError(
-    known.code,
-    kind === Failure.PROCESS || text === known.prefix ? text : `${known.prefix}: ${text}`,
-    {
-      exitCode: exitCode >= EXIT_ENGINE && exitCode <= 127 ? exitCode : EXIT_ENGINE,
-      ...(kernelLog === '' ? {} : { kernelLog }),
-    },
-  );
-}
-
-function endError(
-  end: { code: number | null; signal: number | null },
-  kernelLog: string,
-): ClearVMError {
-  const options = kernelLog === '' ? {} : { kernelLog: kernelLog.trimEnd() };
-  const silence = kernelLog === '' ? ' (the guest kernel had logged nothing)' : '';
-  return end.signal === null
-    ? new ClearVMError(
-        'ERR_VMM_ENDED',
-        `the VMM ended with status ${end.code} without a word; run again with --debug, and report it${silence}`,
-        options,
-      )
-    : new ClearVMError(
-        'ERR_VMM_KILLED',
-        `the VMM was killed by signal ${end.signal} (${signalName(end.signal)}): not by the container; look for the out-of-memory killer in the host's log, or for who sent it${silence}`,
-        options,
-      );
-}
-
-function goneError(): ClearVMError {
-  return new ClearVMError('ERR_VMM_GONE', 'the container has ended');
 }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <set>
 #include <vector>
 
 #include "native/virtio/mmio.h"
@@ -76,6 +77,7 @@ class Session {
     ::getsockname(options.unix_listener.get(), reinterpret_cast<sockaddr*>(&address_),
                   &address_size_);
     auto device = std::move(CreateVsock(std::move(options), loop_.get())).value();
+    vsock_ = device.get();
     transport_ =
         std::move(MmioTransport::Create(std::move(device), memory_, loop_.get(),
                                         UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))))
@@ -181,8 +183,10 @@ class Session {
           hosts_[how % hosts_.size()].reset();
         } else if (how < 128) {
           ::shutdown(Host(), how % 3);
-        } else {
+        } else if (how < 248) {
           Client(how);
+        } else {
+          ChangePort(how);
         }
         break;
       }
@@ -204,11 +208,36 @@ class Session {
     if (hosts_.size() < 64) hosts_.push_back(std::move(client));
   }
 
+  // Ports that come and go.
+  void ChangePort(uint8_t how) {
+    const uint32_t port = 5 + input_.Byte() % 3;
+    if (how % 4 != 0) {
+      if (vsock_ports_.contains(port)) {
+        vsock_->ChangePort(port, static_cast<Vsock::PortChange>(how % 4 - 1));
+      }
+      if (how % 4 != 3) vsock_ports_.erase(port);
+      return;
+    }
+    int fds[2];
+    if (!vsock_ports_.insert(port).second || hosts_.size() >= 64 ||
+        ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0) {
+      return;
+    }
+    hosts_.emplace_back(fds[0]);
+    const auto adopt = [](int fd, HostFd::Direction direction) {
+      return std::move(HostFd::AdoptForeign(UniqueFd(fd), direction, -1)).value();
+    };
+    vsock_->AddPort(port, 8, adopt(::dup(fds[1]), HostFd::Direction::kRead),
+                    adopt(fds[1], HostFd::Direction::kWrite));
+  }
+
   static constexpr uint32_t kPeer = 1u << 30;  // where host-initiated connections come from
   const kvm::GuestMemory* memory_;
   Input input_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<MmioTransport> transport_;
+  Vsock* vsock_ = nullptr;
+  std::set<uint32_t> vsock_ports_;
   std::vector<UniqueFd> hosts_;
   sockaddr_un address_{};
   socklen_t address_size_ = 0;

@@ -14,7 +14,7 @@ import { ControlFrame } from '../../dist/vm/protocol.js';
 import { encodeSpec } from '../../dist/vm/spec.js';
 import { StdioFds } from '../../dist/vm/stdio.js';
 import { TimelineRecorder } from '../../dist/vm/timings.js';
-import { Vmm } from '../../dist/vm/vmm.js';
+import { Vmm, VMM_SOCKET } from '../../dist/vm/vmm.js';
 
 const COUNTER = 'i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done';
 /** What is on its way when the vCPUs stop. */
@@ -27,6 +27,7 @@ const addon = loadAddon();
 const stdio = new StdioFds(addon, { stdin: 'ignore', stdout: 'pipe', stderr: 'inherit' });
 const kernelFd = openSync(DEFAULT_KERNEL_PATH, 'r');
 const initrdFd = openSync(DEFAULT_INITRD_PATH, 'r');
+const listenFd = addon.listenUnix(`${state}/${VMM_SOCKET}`);
 const vmm = new Vmm({
   addon,
   file: DEFAULT_VMM_PATH,
@@ -43,6 +44,7 @@ const vmm = new Vmm({
   },
   kernelFd,
   initrdFd,
+  listenFd,
   spec: encodeSpec(
     {
       ociVersion: '1.0.2',
@@ -62,6 +64,7 @@ const vmm = new Vmm({
 stdio.closeVmmEnds();
 closeSync(kernelFd);
 closeSync(initrdFd);
+closeSync(listenFd);
 
 let output = '';
 stdio.streams().stdout.on('data', (bytes) => (output += bytes.toString('latin1')));
@@ -88,13 +91,13 @@ const early = await vmm.metrics();
 
 await vmm.request(ControlFrame.PAUSE);
 seen.whilePaused = await stillness();
-await vmm.request(ControlFrame.PAUSE); // of a VM that is paused already
+seen.secondPause = await vmm.request(ControlFrame.PAUSE).catch((error) => error.code);
 const paused = await vmm.metrics();
 await sleep(SETTLE_MS);
 seen.exitsWhilePaused = exits(await vmm.metrics()) - exits(paused);
 await vmm.request(ControlFrame.RESUME);
 seen.afterResume = await progress(5);
-await vmm.request(ControlFrame.RESUME); // of a VM that runs
+seen.secondResume = await vmm.request(ControlFrame.RESUME).catch((error) => error.code);
 
 // A vCPU that has not woken from one pause when the next comes must not be lost.
 for (let i = 0; i < 50; i++) {

@@ -4,8 +4,7 @@ import fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { Finding } from '../../src/index.js';
-import { Lab } from '../../scripts/lab/machine.mjs';
-import { CLI, Host, PROJECT } from './support.js';
+import { CLI, Host, startLab } from './support.js';
 
 interface Diagnosis {
   healthy: boolean;
@@ -17,7 +16,7 @@ const find = ({ findings }: Diagnosis, id: string) => findings.find((each) => ea
 describe('on the AMD-V host', () => {
   let host: Host;
   beforeAll(async () => {
-    host = new Host(await Lab.start({ shares: [PROJECT], cpus: 2 }));
+    host = new Host(await startLab());
   });
   afterAll(() => host?.close());
 

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { busyboxImage } from '../../scripts/images.mjs';
-import { CLI, IMAGE, PROJECT, startHost, type CommandOptions, type Host } from './support.js';
+import { CLI, IMAGE, PROJECT, ROOT, startHost, type CommandOptions, type Host } from './support.js';
 
 let host: Host;
 /** In the project: what is made here the lab sees. */
@@ -42,7 +42,9 @@ const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).dig
 
 describe('images', () => {
   test('no such image', async () => {
-    expect(await fails('clearvm run no-such-image true')).toMatch(/no-such-image/);
+    expect(await fails('clearvm run --rm --pull never no-such-image true')).toMatch(
+      /no-such-image/,
+    );
   });
 
   test('an archive that is cut short', async () => {
@@ -104,12 +106,19 @@ describe('images', () => {
 describe('options', () => {
   test.each([
     ['--memory 1m', /memory.*1m.*64m/],
-    ['--cpus 0', /cpus.*0.*1 to 32/],
+    ['--cpus 0', /cpus.*0.*0.01 to 32/],
     ['-w relative', /workdir.*absolute/],
-    ['--name -', /name must be/],
+    ['--name -', /Invalid container name \(-\)/],
     ['--env-file /no/such/file', /\/no\/such\/file/],
   ])('%s', async (option, message) => {
-    expect(await fails(`clearvm run ${option} ${IMAGE} true`)).toMatch(message);
+    expect(await fails(`clearvm run --rm ${option} ${IMAGE} true`)).toMatch(message);
+  });
+
+  test('what is found wrong late leaves no volume behind', async () => {
+    await host.shell(`mkdir -p -m 711 ${ROOT}/volumes`);
+    expect(await fails(`clearvm run --rm -v /anonymous --ulimit nonsense=1 ${IMAGE} true`)).toMatch(
+      /nonsense/,
+    );
   });
 
   test('the library names the field that fails its schema', async () => {
@@ -143,7 +152,7 @@ describe('the guest kernel', () => {
     ['/bin/busybox', /the guest shut itself down/],
   ])('%s', async (kernel, message) => {
     const options = { env: { CLEARVM_KERNEL: kernel } };
-    expect(await fails(`clearvm run ${IMAGE} true`, options)).toMatch(message);
+    expect(await fails(`clearvm run --rm ${IMAGE} true`, options)).toMatch(message);
   });
 });
 
@@ -151,7 +160,7 @@ describe('/dev/kvm', () => {
   /** With a /dev of its own, which holds what Node needs, and what is made by `more`. */
   const withDevices = (more: string, command: string) =>
     `unshare -m sh -c 'mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3; ${more}; exec ${command}'`;
-  const run = `${process.execPath} ${CLI} run ${IMAGE} true`;
+  const run = `${process.execPath} ${CLI} run --rm ${IMAGE} true`;
 
   test('missing', async () => {
     expect(await fails(withDevices('true', run))).toMatch(/\/dev\/kvm does not exist.*doctor/);
@@ -181,7 +190,7 @@ describe('/dev/kvm', () => {
           env: { ...process.env, CLEARVM_ROOT: `${place}/root`, CLEARVM_RUN: `${place}/run` },
         });
       expect(clearvm('load', '-q', '-i', archive, '--name', IMAGE).status).toBe(0);
-      const { status, stdout, stderr } = clearvm('run', IMAGE, 'true');
+      const { status, stdout, stderr } = clearvm('run', '--rm', IMAGE, 'true');
       expect(stderr).toMatch(
         /^clearvm: \/dev\/kvm .*not hardware.*clearvm doctor.*npm run lab.*\n$/,
       );
@@ -200,6 +209,7 @@ describe('the VM', () => {
     const before = await host.traces();
     const { output, result } = host.start([
       'run',
+      '--rm',
       IMAGE,
       'sh',
       '-c',
@@ -220,8 +230,8 @@ describe('the VM', () => {
   test('a guest panic is reported as what it is, with the kernel log', async () => {
     const before = await host.traces();
     const { status, stderr } = await host.clearvm([
-      ...['run', '--memory', '64m', IMAGE, 'sh', '-c'],
-      'echo 2 > /proc/sys/vm/panic_on_oom; tail /dev/zero',
+      ...['run', '--rm', '--memory', '64m', '--sysctl', 'vm.panic_on_oom=2'],
+      ...[IMAGE, 'tail', '/dev/zero'],
     ]);
     expect(status).toBe(125);
     const [line, heading, ...log] = stderr.trimEnd().split('\n');

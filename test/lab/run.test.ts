@@ -1,7 +1,7 @@
 // `clearvm run` from end to end: on the lab's KVM, with the real kernel, VMM and init.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { IMAGE, PROJECT, startHost, type Host } from './support.js';
+import { CLI, IMAGE, PROJECT, startHost, type Host } from './support.js';
 
 let host: Host;
 beforeAll(async () => {
@@ -16,7 +16,7 @@ describe('exit status', () => {
     [['sh', '-c', 'kill -USR1 $$'], 128 + 10],
   ])('%j exits with %i, and says nothing', async (command, status) => {
     const before = await host.traces();
-    expect(await host.clearvm(['run', IMAGE, ...command])).toEqual({
+    expect(await host.clearvm(['run', '--rm', IMAGE, ...command])).toEqual({
       status,
       stdout: '',
       stderr: '',
@@ -29,7 +29,7 @@ describe('exit status', () => {
     [['no-such-program'], 127, /no-such-program/],
   ])('%j exits with %i, and says why', async (command, status, message) => {
     const before = await host.traces();
-    const outcome = await host.clearvm(['run', IMAGE, ...command]);
+    const outcome = await host.clearvm(['run', '--rm', IMAGE, ...command]);
     expect(outcome).toMatchObject({ status, stdout: '' });
     expect(outcome.stderr).toMatch(message);
     expect(outcome.stderr.trim().split('\n')).toHaveLength(1);
@@ -43,7 +43,7 @@ describe('streams', () => {
       set -o pipefail
       yes | head -c 100M > /tmp/input
       sha256sum < /tmp/input
-      clearvm run -i ${IMAGE} cat < /tmp/input | sha256sum
+      clearvm run --rm -i ${IMAGE} cat < /tmp/input | sha256sum
       status=$?; rm /tmp/input; exit $status`);
     expect(stderr).toBe('');
     expect(status).toBe(0);
@@ -51,9 +51,29 @@ describe('streams', () => {
     expect(received).toBe(sent);
   });
 
-  test('end-of-file comes out while the command still runs', async () => {
-    // By the library: the command line keeps its own stdout open, as docker's does. The command is told to end only
-    // after its closed stdout has been seen.
+  test('end-of-file comes out of the command line while the command still runs', async () => {
+    // It is told to end only after its closed stdout has been seen. By exec: a shell that waits holds the pipe as well.
+    const { status, stdout, stderr } = await host.shell(`
+      mkfifo /tmp/in; exec 3<>/tmp/in
+      (exec ${process.execPath} -- ${CLI} run --rm -i ${IMAGE} sh -c 'echo out; exec >&-; read line; exit 3') <&3 |
+        { cat; echo end-of-file; echo go >&3; }
+      status=\${PIPESTATUS[0]}; rm /tmp/in; exit $status`);
+    expect(stderr).toBe('');
+    expect(stdout).toBe('out\nend-of-file\n');
+    expect(status).toBe(3);
+  });
+
+  test('a log that nobody reads does not hold up the VM', async () => {
+    const { status, stdout } = await host.shell(`
+      mkfifo /tmp/log; exec 3<>/tmp/log
+      timeout 1 cat /dev/zero >&3
+      clearvm run --rm --debug ${IMAGE} echo out 2>&3; status=$?; rm /tmp/log; exit $status`);
+    expect(stdout).toBe('out\n');
+    expect(status).toBe(0);
+  });
+
+  test('end-of-file comes out of the library while the command still runs', async () => {
+    // It is told to end only after its closed stdout has been seen.
     const { status, stdout, stderr } = await host.run([
       ...[process.execPath, '--input-type=module', '-e'],
       `import { Engine } from '${PROJECT}/dist/index.js';
@@ -71,7 +91,7 @@ describe('streams', () => {
 
   test('a reader that goes away ends the writer', async () => {
     const { status, stdout } = await host.shell(
-      `clearvm run ${IMAGE} yes | head -n 1; exit "\${PIPESTATUS[0]}"`,
+      `clearvm run --rm ${IMAGE} yes | head -n 1; exit "\${PIPESTATUS[0]}"`,
     );
     expect(stdout).toBe('y\n');
     expect(status).toBe(128 + 13);
@@ -81,7 +101,7 @@ describe('streams', () => {
 describe('signals', () => {
   test('SIGTERM and SIGINT reach the command', async () => {
     const { output, result, signal } = host.start([
-      ...['run', IMAGE, 'sh', '-c'],
+      ...['run', '--rm', IMAGE, 'sh', '-c'],
       'trap "echo got TERM" TERM; trap "echo got INT; exit 3" INT; echo ready; while :; do sleep 0.1; done',
     ]);
     await output.until('ready');
@@ -96,6 +116,7 @@ describe('signals', () => {
     const before = await host.traces();
     const { output, result, pidFile } = host.start([
       'run',
+      '--rm',
       IMAGE,
       'sh',
       '-c',
@@ -111,7 +132,7 @@ describe('signals', () => {
     expect(Number(stdout || NaN)).toBeLessThan(2000);
     expect(await host.vmms()).toEqual([]);
     expect((await result).status).toBe(128 + 9);
-    expect((await host.clearvm(['run', IMAGE, 'true'])).status).toBe(0);
+    expect((await host.clearvm(['run', '--rm', IMAGE, 'true'])).status).toBe(0);
     expect(await host.traces()).toBe(before);
   });
 });
@@ -121,7 +142,7 @@ describe('options', () => {
     const { status, stdout, stderr } = await host.shell(`
       printf '# a comment\\nFROM_FILE=file\\nBOTH=file\\nPASSED_ON\\n' > /tmp/variables
       export PASSED_ON='of the shell' GIVEN='by name'
-      clearvm run -e 'SET=a b=c' -e GIVEN -e BOTH=option --env-file /tmp/variables \\
+      clearvm run --rm -e 'SET=a b=c' -e GIVEN -e BOTH=option --env-file /tmp/variables \\
         -w /home/new -u nobody:tty --hostname some-host --cpus 2 --memory 200m ${IMAGE} sh -c '
           echo "$SET|$GIVEN|$BOTH|$FROM_FILE|$PASSED_ON"
           pwd; id -un; id -gn; hostname; nproc
@@ -140,9 +161,18 @@ describe('options', () => {
     expect(memory).toBeLessThan(200 * 1024);
   });
 
+  test('what docker hides of /proc is hidden, and --sysctl goes where it cannot be written', async () => {
+    const script = `cat /proc/sys/net/core/somaxconn; cat /proc/kcore | wc -c; ls /sys/firmware | wc -l
+      echo 1 > /proc/sys/net/core/somaxconn || echo read-only; echo b > /proc/sysrq-trigger || echo no`;
+    const args = ['run', '--rm', '--sysctl', 'net.core.somaxconn=1234', IMAGE, 'sh', '-c', script];
+    const { status, stdout } = await host.clearvm(args);
+    expect(stdout).toBe('1234\n0\n0\nread-only\nno\n');
+    expect(status).toBe(0);
+  });
+
   test('--entrypoint, and --timings in their order', async () => {
     const { status, stdout, stderr } = await host.clearvm([
-      ...['run', '--timings', '--entrypoint', 'echo', IMAGE, 'from', 'echo'],
+      ...['run', '--rm', '--timings', '--entrypoint', 'echo', IMAGE, 'from', 'echo'],
     ]);
     expect(stdout).toBe('from echo\n');
     expect(status).toBe(0);

@@ -15,6 +15,17 @@ export const RUNTIME = '/run/clearvm';
 /** The image that `startHost` loads. */
 export const IMAGE = 'busybox';
 
+/** Whether this is the suite "soak": the same tests with the numbers that take hours. */
+export const LONG = process.env.CLEARVM_SOAK === 'long';
+
+/** Of one command, on a machine that is busy with other things. */
+const COMMAND_LIMIT_MS = (LONG ? 60 : 3) * 60_000;
+
+/** One CPU: QEMU 7.2 may hang with more (docs/lab.md), and two labs with one each make better use of two processors. */
+export function startLab(options: { memory?: number; commandLimitMs?: number } = {}): Promise<Lab> {
+  return Lab.start({ shares: [PROJECT], commandLimitMs: COMMAND_LIMIT_MS, ...options });
+}
+
 export interface Outcome {
   status: number;
   stdout: string;
@@ -52,6 +63,20 @@ export interface Started {
   signal: (name: string) => Promise<void>;
 }
 
+/** What came of a command line at a terminal. */
+export interface Session {
+  /** Negative: the signal that ended it. */
+  status: number | null;
+  /** The step that failed. */
+  failure: string | null;
+  /** Whether the terminal's settings are as before. */
+  restored: boolean;
+  output: string;
+}
+
+/** A step of test/lab/drivers/terminal.py. */
+export type Step = [string, ...(string | number)[]];
+
 /** An emulated host with hardware virtualization, on which clearvm is installed. */
 export class Host {
   readonly lab: Lab;
@@ -76,6 +101,20 @@ export class Host {
     return this.run([process.execPath, '--', CLI, ...args], options);
   }
 
+  /** Runs a program in Node that prints a line now and then and JSON as its last one. Fails with what it has printed. */
+  async drive<T>(script: string, args: string[], flags: string[] = []): Promise<T> {
+    const output = new Watched();
+    const program = [process.execPath, ...flags, `${PROJECT}/test/lab/drivers/${script}`, ...args];
+    try {
+      const { status, stderr } = await this.run(program, { stdout: output });
+      if (status !== 0) throw new Error(`${script} exited with ${status}: ${stderr}`);
+      return JSON.parse(output.text.trimEnd().split('\n').at(-1) ?? '') as T;
+    } catch (error) {
+      console.log(output.text);
+      throw error;
+    }
+  }
+
   /** Starts clearvm, and goes on. Signals reach its process alone, not what it has started. */
   start(args: string[]): Started {
     const pidFile = `/tmp/started-${this.#started++}`;
@@ -97,13 +136,23 @@ export class Host {
     };
   }
 
+  /** Runs clearvm at a terminal of its own, of 24 by 80 at first. */
+  async atTerminal(args: string[], steps: Step[]): Promise<Session> {
+    const { stdout, stderr } = await this.run([
+      ...['python3', `${PROJECT}/test/lab/drivers/terminal.py`, JSON.stringify(steps)],
+      ...[process.execPath, '--', CLI, ...args],
+    ]);
+    if (stderr !== '') throw new Error(stderr);
+    return JSON.parse(stdout) as Session;
+  }
+
   /** Everything that a container might leave: VMMs, mounts, sockets with names, files. Two that are equal say: nothing. */
   async traces(): Promise<string> {
     const { stdout } = await this.shell(`
       echo "VMMs:"; grep -lsx clearvm-vmm /proc/[0-9]*/comm
       echo "mounts:"; cat /proc/mounts
       echo "sockets:"; awk 'NR > 1 && $8 != "" { print $8 }' /proc/net/unix | sort
-      echo "files:"; find ${ROOT} ${RUNTIME} -not -name kvm-verdict.json | sort`);
+      echo "files:"; find ${ROOT} ${RUNTIME} -not -name kvm-verdict.json -not -path "*/templates*" | sort`);
     return stdout;
   }
 
@@ -117,16 +166,25 @@ export class Host {
   }
 }
 
-/** Starts a lab and loads IMAGE into its store. */
-export async function startHost(): Promise<Host> {
+/** Starts a lab, of `memory` MiB, and loads IMAGE into its store. */
+export async function startHost(
+  options: { memory?: number; commandLimitMs?: number } = {},
+): Promise<Host> {
   const { archive } = await busyboxImage();
-  const host = new Host(await Lab.start({ shares: [PROJECT], cpus: 2 }));
+  const host = new Host(await startLab(options));
   const { status, stderr } = await host.clearvm(['load', '-q', '-i', archive, '--name', IMAGE]);
   if (status !== 0) {
     await host.close();
     throw new Error(`the image cannot be loaded: ${stderr}`);
   }
+  // The template of containers without options, so that none is made while a test looks at the processes.
+  const prepared = await host.run([
+    ...[process.execPath, '--input-type=module', '-e'],
+    `import { Engine } from '${PROJECT}/dist/index.js'; const engine = new Engine(); await engine.prepare();
+     const container = await engine.run('${IMAGE}', { cmd: ['true'] }); await container.wait();`,
+  ]);
+  if (prepared.status !== 0) throw new Error(`no template can be made: ${prepared.stderr}`);
   // The directories that the first run makes are to be there before anything is compared.
-  await host.shell(`mkdir -p -m 711 ${ROOT}/containers ${RUNTIME}/names`);
+  await host.shell(`mkdir -p -m 711 ${ROOT}/containers ${ROOT}/names`);
   return host;
 }

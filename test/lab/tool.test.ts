@@ -163,6 +163,15 @@ describe('one lab, many commands', () => {
   });
 });
 
+test('a lab whose command does not end says what it was doing', async () => {
+  const limited = await Lab.start({ memory: 1024, commandLimitMs: 3000 });
+  await using _ = limited;
+  await expect(limited.run(['sleep', '1000'])).rejects.toMatchObject({
+    code: 'ERR_LAB_HUNG',
+    message: expect.stringMatching(/not ended in 3 s[^]*kvm\/exits:\d+[^]*RIP=[^]*\nIRR/),
+  });
+});
+
 /** The processes, whoever their parent is, that were started with a certain variable in their environment. */
 function processesWith(variable: string): number[] {
   return readdirSync('/proc')

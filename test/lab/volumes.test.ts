@@ -12,7 +12,7 @@ afterAll(() => host?.close());
 test('what the guest writes the host has, and back, also while it runs', async () => {
   const { status, stdout, stderr } = await host.shell(`
     mkdir /tmp/shared; echo before > /tmp/shared/before; mkfifo /tmp/line; exec 3<>/tmp/line
-    clearvm run -i -v /tmp/shared:/data ${IMAGE} sh -c '
+    clearvm run --rm -i -v /tmp/shared:/data ${IMAGE} sh -c '
       cat /data/before; echo guest > /data/guest; mkdir /data/dir; ln -s ../guest /data/dir/link
       chown 12:34 /data/guest; chmod 640 /data/guest; rm /data/before
       echo written; read line; cat /data/host; echo more >> /data/guest' <&3 |
@@ -33,7 +33,7 @@ test('what the guest writes the host has, and back, also while it runs', async (
 test('one file as a volume: it, and not its neighbours', async () => {
   const { status, stdout, stderr } = await host.shell(`
     mkdir /tmp/files; echo one > /tmp/files/one; echo two > /tmp/files/two
-    clearvm run -v /tmp/files/one:/etc/one -v /tmp/files/two:/etc/two:ro ${IMAGE} sh -c '
+    clearvm run --rm -v /tmp/files/one:/etc/one -v /tmp/files/two:/etc/two:ro ${IMAGE} sh -c '
       cat /etc/one; echo changed > /etc/one
       ls /etc/one/.. 2>/dev/null; (echo changed > /etc/two) 2>/dev/null && echo written
       cat /etc/two'
@@ -49,7 +49,7 @@ test('a symbolic link that points outside reaches nothing of the host', async ()
     cd /tmp/inside
     ln -s /tmp/secret/file absolute; ln -s ../secret/file relative; ln -s ../secret directory
     ln -s /proc/self/root/tmp/secret/file magic
-    clearvm run -v /tmp/inside:/data ${IMAGE} sh -c '
+    clearvm run --rm -v /tmp/inside:/data ${IMAGE} sh -c '
       cd /data
       for name in absolute relative directory/file magic ../secret/file; do cat $name; done
       ln -s ../../../tmp/secret made; echo overwritten > made/file; ls made/

@@ -1,13 +1,15 @@
 // The VMM on an emulated Intel machine: KVM there has other rules for what a guest's state may be, and without EPT another
 // way to give it memory.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { Lab } from '../../scripts/lab/machine.mjs';
 import { prepareVtxKernel } from '../../scripts/lab/vtx-kernel.mjs';
+import { SpecTag, TlvWriter } from '../../src/vm/protocol.js';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
 const VMM = join(PROJECT, 'build/Release/clearvm-vmm');
@@ -48,6 +50,58 @@ describe('our kernel boots to init', () => {
     expect(stderr).toBe('');
     expect(stdout).toMatch(/^init +[\d.]+ ms\nagent\.ready +[\d.]+ ms$/m);
     expect(exitCode).toBe(0);
+  });
+});
+
+describe('a VM is forked from a template, and goes on', () => {
+  // init, given a root without any program, says that it cannot find one.
+  const spec = new TlvWriter()
+    .add(SpecTag.ROOT, 'tmpfs\0root\0\0')
+    .add(SpecTag.ARG, '/nowhere')
+    .add(SpecTag.CWD, '/')
+    .finish();
+
+  test.each([
+    ['with EPT', [], '1'],
+    ['with EPT, two vCPUs', [], '2'],
+    ['with shadow page tables', ['--no-ept'], '1'],
+  ])('%s', async (_, hostOptions, cpus) => {
+    const directory = mkdtempSync(join(tmpdir(), 'clearvm-vtx-'));
+    try {
+      writeFileSync(join(directory, 'spec'), spec);
+      const guest = join(PROJECT, 'build/guest');
+      const vmm = `/vmm --kernel /vmlinux --initrd /initramfs --memory 128m --cpus ${cpus} --unserved root --jail none`;
+      const { stdout, stderr, exitCode } = await execa(
+        process.execPath,
+        [
+          join(PROJECT, 'scripts/lab/main.mjs'),
+          ...['--host', 'vtx', ...hostOptions, '--timeout', '240'],
+          ...[
+            '--file',
+            `${guest}/vmlinux:/vmlinux`,
+            '--file',
+            `${guest}/initramfs.cpio:/initramfs`,
+          ],
+          ...[
+            '--file',
+            `${VMM}:/vmm`,
+            '--file',
+            `${directory}/spec:/spec`,
+            '--file',
+            '/bin/busybox',
+          ],
+          ...['--', '/bin/busybox', 'sh', '-c'],
+          `${vmm} --template-save /t && ${vmm} --template /t --boot-only && ${vmm} --template /t --spec /spec`,
+        ],
+        { reject: false },
+      );
+      expect(stdout).toMatch(/^restored +[\d.]+ ms$/m);
+      expect(stdout).not.toMatch(/^init /m);
+      expect(stderr).toMatch(/^clearvm-vmm: exec.*\/nowhere.*no such file or directory$/m);
+      expect(exitCode).toBe(127);
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
   });
 });
 

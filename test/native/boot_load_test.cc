@@ -105,6 +105,20 @@ TEST_F(BootLoad, KeepsTheInitrdBelowTwoGiB) {
   EXPECT_EQ(params.hdr.ramdisk_image, 2048 * kMiB - 4096);
 }
 
+TEST_F(BootLoad, PutsTheInitrdBeforeTheKernelWhereItFits) {
+  ElfBuilder builder;
+  builder.header.e_entry += 1 * kMiB;
+  for (Elf64_Phdr& program : builder.programs) program.p_paddr += 1 * kMiB;
+  kernel_ = builder.Build();
+  const kvm::GuestMemory memory = Memory(8 * kMiB);
+  initrd_ = FileOf(std::string(1 * kMiB, 'i'));
+  EXPECT_EQ(At<boot_params>(memory, Load(memory).value().rsi).hdr.ramdisk_image, 1 * kMiB);
+  initrd_ = FileOf(std::string(1 * kMiB + 1, 'i'));
+  EXPECT_EQ(At<boot_params>(memory, Load(memory).value().rsi).hdr.ramdisk_image, 7 * kMiB - 4096);
+  initrd_ = FileOf("initrd");
+  EXPECT_EQ(ErrorCode(3 * kMiB), "ERR_GUEST_MEMORY_TOO_SMALL");
+}
+
 TEST_F(BootLoad, MapsTheFirstGiBToItself) {
   const kvm::GuestMemory memory = Memory(4 * kMiB);
   const uint64_t cr3 = Load(memory).value().cr3;
@@ -198,9 +212,9 @@ TEST(MpTable, DescribesEveryMachine) {
           EXPECT_EQ(At<uint8_t>(memory, at + 1), kvm::kIoapicId);
           EXPECT_EQ(At<uint32_t>(memory, at + 4), kvm::kIoapicAddress);
         } else if (type == 3) {
-          EXPECT_EQ(At<uint8_t>(memory, at + 5), seen[3]);  // source IRQ
+          EXPECT_EQ(At<uint8_t>(memory, at + 5), seen[3] + 1);  // source IRQ
           EXPECT_EQ(At<uint8_t>(memory, at + 6), kvm::kIoapicId);
-          EXPECT_EQ(At<uint8_t>(memory, at + 7), seen[3]);  // pin
+          EXPECT_EQ(At<uint8_t>(memory, at + 7), seen[3] + 1);  // pin
         }
         ++seen[type];
         at += type == 0 ? 20 : 8;
@@ -209,7 +223,7 @@ TEST(MpTable, DescribesEveryMachine) {
       EXPECT_EQ(seen[0], cpus);
       EXPECT_EQ(seen[1], 1u);
       EXPECT_EQ(seen[2], 1u);
-      EXPECT_EQ(seen[3], pins);
+      EXPECT_EQ(seen[3], pins - 1);
       EXPECT_EQ(seen[4], 2u);
     }
   }

@@ -37,9 +37,10 @@ const std::string kMinimal = kArgument + kRoot;
 // an overrun.
 class Parsed {
  public:
-  explicit Parsed(const std::string& tlvs) : data_(std::make_unique<uint8_t[]>(tlvs.size())) {
+  explicit Parsed(const std::string& tlvs, spec_kind kind = SPEC_CONTAINER)
+      : data_(std::make_unique<uint8_t[]>(tlvs.size())) {
     memcpy(data_.get(), tlvs.data(), tlvs.size());
-    wrong_ = spec_parse(data_.get(), tlvs.size(), &spec_);
+    wrong_ = spec_parse(data_.get(), tlvs.size(), kind, &spec_);
   }
   ~Parsed() { spec_free(&spec_); }
   Parsed(const Parsed&) = delete;
@@ -54,6 +55,8 @@ class Parsed {
   const char* wrong_;
 };
 
+class InitSpecContainerTag : public testing::TestWithParam<std::string> {};
+
 TEST(InitSpecTest, FillsInDefaults) {
   Parsed parsed(kMinimal);
   ASSERT_EQ(parsed.wrong(), "");
@@ -67,7 +70,6 @@ TEST(InitSpecTest, FillsInDefaults) {
   EXPECT_STREQ(parsed->root_source, "root");
   EXPECT_STREQ(parsed->root_data, "trans=virtio");
   EXPECT_FALSE(parsed->has_caps);
-  EXPECT_FALSE(parsed->has_time);
 }
 
 TEST(InitSpecTest, KeepsEveryFieldInOrder) {
@@ -81,7 +83,8 @@ TEST(InitSpecTest, KeepsEveryFieldInOrder) {
       Tlv(CLEARVM_SPEC_FLAGS, Bytes(uint32_t{CLEARVM_FLAG_TERMINAL | CLEARVM_FLAG_STDIN})) +
       Tlv(CLEARVM_SPEC_GROUP, "wheel") + Tlv(CLEARVM_SPEC_WINSIZE, Bytes(0x00500018u)) +
       Tlv(CLEARVM_SPEC_FILE, Bytes(0640u) + "/etc/hosts\0line\n\0end"s) +
-      Tlv(CLEARVM_SPEC_SYSCTL, "net.core.somaxconn=4096") + Tlv(CLEARVM_SPEC_TIME, Bytes(42ul));
+      Tlv(CLEARVM_SPEC_SYSCTL, "net.core.somaxconn=4096") + Tlv(CLEARVM_SPEC_MASK, "/proc/kcore") +
+      Tlv(CLEARVM_SPEC_READONLY, "/proc/sys");
   Parsed parsed(tlvs);
   ASSERT_EQ(parsed.wrong(), "");
   ASSERT_EQ(parsed->arg_count, 3u);
@@ -112,7 +115,10 @@ TEST(InitSpecTest, KeepsEveryFieldInOrder) {
   EXPECT_STREQ(parsed->files[0].path, "/etc/hosts");
   EXPECT_EQ(std::string(parsed->files[0].content, parsed->files[0].length), "line\n\0end"s);
   EXPECT_STREQ(parsed->sysctls[0], "net.core.somaxconn=4096");
-  EXPECT_EQ(parsed->time, 42u);
+  ASSERT_EQ(parsed->masked_count, 1u);
+  EXPECT_STREQ(parsed->masked[0], "/proc/kcore");
+  ASSERT_EQ(parsed->readonly_count, 1u);
+  EXPECT_STREQ(parsed->readonly[0], "/proc/sys");
 }
 
 TEST(InitSpecTest, EverySpecCutShortIsRefusedOrStillWhole) {
@@ -131,7 +137,7 @@ TEST(InitSpecTest, NamesWhatIsWrong) {
   const std::pair<std::string, std::string> cases[] = {
       {kRoot, "ARG is missing"},
       {kArgument, "ROOT is missing"},
-      {kMinimal + Tlv(16, ""), "unknown tag"},
+      {kMinimal + Tlv(19, ""), "unknown tag"},
       {kMinimal + Tlv(0, ""), "unknown tag"},
       {kMinimal + Tlv(CLEARVM_SPEC_ARG, "x", 1), "a header has reserved bits set"},
       {kMinimal + Tlv(CLEARVM_SPEC_ARG, "a\0b"s), "a string has a NUL in it"},
@@ -146,6 +152,13 @@ TEST(InitSpecTest, NamesWhatIsWrong) {
        "HOSTNAME is not 1 to 64 bytes"},
       {kMinimal + Tlv(CLEARVM_SPEC_GROUP, ""), "GROUP is empty"},
       {kMinimal + Tlv(CLEARVM_SPEC_SYSCTL, "a.b"), "SYSCTL is not name=value"},
+      {kMinimal + Tlv(CLEARVM_SPEC_MASK, "proc"), "MASK is not an absolute path"},
+      {kMinimal + Tlv(CLEARVM_SPEC_READONLY, ""), "READONLY is not an absolute path"},
+      {kMinimal + Tlv(CLEARVM_SPEC_PIDS, "7"), "PIDS is not 4 bytes"},
+      {kMinimal + Tlv(CLEARVM_SPEC_PIDS, Bytes(0u)), "PIDS is 0"},
+      {kMinimal + Tlv(CLEARVM_SPEC_OOM_SCORE, "7"), "OOM_SCORE is not 4 bytes"},
+      {kMinimal + Tlv(CLEARVM_SPEC_OOM_SCORE, Bytes(-1001)), "OOM_SCORE is out of range"},
+      {kMinimal + Tlv(CLEARVM_SPEC_OOM_SCORE, Bytes(1001)), "OOM_SCORE is out of range"},
       {kMinimal + Tlv(CLEARVM_SPEC_MOUNT, "short"), "MOUNT is too short"},
       {kMinimal + Mount(0, "9p\0tag\0/data\0ro"s), "MOUNT is not four strings"},
       {kMinimal + Mount(0, "9p\0tag\0/data\0ro\0more\0"s), "MOUNT is not four strings"},
@@ -163,7 +176,6 @@ TEST(InitSpecTest, NamesWhatIsWrong) {
       {kMinimal + Tlv(CLEARVM_SPEC_CAPS, "x"), "CAPS is not five masks"},
       {kMinimal + Tlv(CLEARVM_SPEC_FLAGS, Bytes(0x10u)), "FLAGS has unknown bits"},
       {kMinimal + Tlv(CLEARVM_SPEC_WINSIZE, "x"), "WINSIZE is not 4 bytes"},
-      {kMinimal + Tlv(CLEARVM_SPEC_TIME, "x"), "TIME is not 8 bytes"},
       {kArgument + Tlv(CLEARVM_SPEC_ROOT, "9p\0root"s), "ROOT is not three strings"},
   };
   for (const auto& [tlvs, wrong] : cases) EXPECT_EQ(Parsed(tlvs).wrong(), wrong);
@@ -175,6 +187,26 @@ TEST(InitSpecTest, TheLastOfEqualVariablesCounts) {
   ASSERT_EQ(parsed.wrong(), "");
   EXPECT_STREQ(env_get(parsed->env, "PATH"), "/b");
   EXPECT_EQ(env_get(parsed->env, "PAT"), nullptr);
+}
+
+TEST_P(InitSpecContainerTag, IsRefusedInAnExec) {
+  Parsed parsed(kArgument + GetParam(), SPEC_EXEC);
+  EXPECT_EQ(parsed.wrong(), "a tag that is about the container");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Tags, InitSpecContainerTag,
+    testing::Values(kRoot, Tlv(CLEARVM_SPEC_HOSTNAME, "x"), Mount(0, "a\0b\0/c\0\0"s),
+                    Tlv(CLEARVM_SPEC_FILE, Bytes(0644u) + "/f\0x"s),
+                    Tlv(CLEARVM_SPEC_SYSCTL, "a=b"), Tlv(CLEARVM_SPEC_MASK, "/m"),
+                    Tlv(CLEARVM_SPEC_READONLY, "/r"), Tlv(CLEARVM_SPEC_PIDS, Bytes(7u)),
+                    Tlv(CLEARVM_SPEC_OOM_SCORE, Bytes(7))));
+
+TEST(InitSpecTest, NeedsNoRootInAnExec) {
+  Parsed parsed(kArgument + Tlv(CLEARVM_SPEC_FLAGS, Bytes(uint32_t{CLEARVM_FLAG_BUILTIN})),
+                SPEC_EXEC);
+  EXPECT_EQ(parsed.wrong(), "");
+  EXPECT_EQ(parsed->flags, CLEARVM_FLAG_BUILTIN);
 }
 
 }  // namespace

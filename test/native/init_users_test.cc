@@ -63,7 +63,7 @@ TEST(InitUsersTest, NoUserIsRootWithItsGroups) {
   EXPECT_EQ(found.result, 0);
   EXPECT_EQ(found.uid, 0u);
   EXPECT_EQ(found.gid, 0u);
-  EXPECT_EQ(found.groups, (Groups{10}));
+  EXPECT_EQ(found.groups, (Groups{0, 10}));
   EXPECT_EQ(found.home, "/root");
 }
 
@@ -71,7 +71,7 @@ TEST(InitUsersTest, TheFirstEntryOfANameCounts) {
   Found found = Find("web");
   EXPECT_EQ(found.uid, 33u);
   EXPECT_EQ(found.gid, 34u);
-  EXPECT_EQ(found.groups, (Groups{10, 20}));
+  EXPECT_EQ(found.groups, (Groups{34, 10, 20}));
   EXPECT_EQ(found.home, "/srv/web");
 }
 
@@ -81,13 +81,13 @@ TEST(InitUsersTest, ANumberIsAUidEvenWhereAUserIsNamedSo) {
   EXPECT_EQ(found.gid, 0u);
   EXPECT_EQ(found.home, "/");
   EXPECT_EQ(Find("200").home, "/numeric-name");
-  EXPECT_EQ(Find("33").groups, (Groups{10, 20}));
+  EXPECT_EQ(Find("33").groups, (Groups{34, 10, 20}));
 }
 
 TEST(InitUsersTest, AnExplicitGroupReplacesTheGroups) {
   Found named = Find("web:tools");
   EXPECT_EQ(named.gid, 20u);
-  EXPECT_EQ(named.groups, Groups{});
+  EXPECT_EQ(named.groups, Groups{20});
   EXPECT_EQ(Find("web:4242").gid, 4242u);
   EXPECT_EQ(Find("300:300").gid, 300u) << "a number is a gid, even where a group is named so";
   Found nobody = Find("1234:10");
@@ -122,7 +122,7 @@ TEST(InitUsersTest, SaysWhatItCannotFind) {
 
 TEST(InitUsersTest, AddsGroupsOnceByNameOrNumber) {
   EXPECT_EQ(Find("web", kPasswd, kGroup, {"wheel", "77", "20", "300"}).groups,
-            (Groups{10, 20, 77, 301}));
+            (Groups{34, 10, 20, 77, 301}));
 }
 
 TEST(InitUsersTest, CutsALongMessageInsteadOfOverrunning) {

@@ -17,6 +17,7 @@
 #include <functional>
 
 #include "native/base/linux_kvm.h"
+#include "native/jail/rules.h"
 #include "native/jail/seccomp.h"
 
 namespace clearvm::jail {
@@ -31,7 +32,7 @@ int InChild(const std::function<int()>& body) {
   return status;
 }
 
-bool Contains(const std::vector<Rule>& rules, uint32_t number) {
+bool Contains(const Rules& rules, uint32_t number) {
   for (const Rule& rule : rules) {
     if (rule.number == number) return true;
   }
@@ -51,8 +52,11 @@ TEST(Seccomp, NoThreadMayExecuteForkOrTrace) {
 TEST(Seccomp, OnlyTheFileServerMayNameFiles) {
   for (ThreadKind kind : {ThreadKind::kMain, ThreadKind::kVcpu, ThreadKind::kIo}) {
     const auto rules = RulesFor(kind);
-    for (uint32_t number : {SYS_open, SYS_openat, SYS_openat2, SYS_unlinkat, SYS_renameat2}) {
+    for (uint32_t number : {SYS_open, SYS_openat2, SYS_unlinkat, SYS_renameat2}) {
       EXPECT_FALSE(Contains(rules, number)) << number;
+    }
+    if (kind != ThreadKind::kMain) {
+      EXPECT_FALSE(Contains(rules, SYS_openat));
     }
   }
 }
@@ -66,6 +70,23 @@ int Confined(ThreadKind kind, const std::function<void()>& body) {
     ::syscall(SYS_exit_group, 0);
     return 98;
   });
+}
+
+// What comes with an EXEC is opened once more, and nothing is made or cut.
+TEST(Seccomp, TheMainThreadOnlyOpensPipesAndTerminalsAgain) {
+  constexpr int kAgain = O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
+  const auto body = [](int flags) {
+    return [flags] { ::syscall(SYS_openat, AT_FDCWD, "/dev/null", flags, 0600); };
+  };
+  for (int mode : {O_RDONLY, O_WRONLY}) {
+    const int status = Confined(ThreadKind::kMain, body(mode | kAgain));
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << mode << ": " << status;
+  }
+  for (int flags : {O_RDONLY, O_RDWR | kAgain, O_WRONLY | O_CREAT | kAgain,
+                    O_WRONLY | O_TRUNC | kAgain, O_WRONLY | O_APPEND | kAgain}) {
+    const int status = Confined(ThreadKind::kMain, body(flags));
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) << flags << ": " << status;
+  }
 }
 
 TEST(Seccomp, LetsThroughWhatIsListed) {

@@ -124,6 +124,12 @@ TEST(GuestMemory, CannotBeShrunkBehindOurBack) {
   EXPECT_EQ(errno, EPERM);
 }
 
+TEST(GuestMemory, HugePagesAreWholeAndThere) {
+  EXPECT_EQ(GuestMemory::Create(2 * kMiB + 4096, Backing::kHugePages).error().code,
+            "ERR_GUEST_MEMORY");
+  EXPECT_EQ(GuestMemory::Create(1ull << 40, Backing::kHugePages).error().code, "ERR_HUGE_PAGES");
+}
+
 TEST(GuestMemory, TakesAnyAdvice) {
   const GuestMemory memory = Make(4 * kMiB, Backing::kAnonymous);
   memory.AdviseHugePages(0, UINT64_MAX);

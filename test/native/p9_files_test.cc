@@ -126,6 +126,20 @@ TEST_F(P9Test, OpenFlagsAreHonoured) {
   EXPECT_EQ(client_.Write(2, 3, "x"), 0);
 }
 
+TEST_F(P9Test, AppendingToAnExclusiveExportGoesWhereTheClientSays) {
+  Export config;
+  config.exclusive = true;
+  Start(std::move(config));
+  // The client has "0123" in its cache, and appends by O_DIRECT before that is written back.
+  ASSERT_EQ(client_.Walk(kRoot, 1, {}), 0);
+  ASSERT_EQ(client_.Create(1, "file", kReadWrite | kOpenAppend, 0644), 0);
+  ASSERT_EQ(client_.Walk(kRoot, 2, {"file"}), 0);
+  ASSERT_EQ(client_.Open(2, kWriteOnly | kOpenAppend), 0);
+  ASSERT_EQ(client_.Write(2, 4, "cd"), 0);
+  ASSERT_EQ(client_.Write(1, 0, "0123"), 0);
+  EXPECT_EQ(ReadFile(host_ / "file"), "0123cd");
+}
+
 TEST_F(P9Test, CreateOpensWhatIsThereUnlessExclusive) {
   WriteFile(host_ / "file", "old");
   ASSERT_EQ(chmod((host_ / "file").c_str(), 0600), 0);

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 
+#include "native/virtio/balloon.h"
 #include "native/virtio/console.h"
 #include "native/virtio/fs9p.h"
 #include "native/virtio/rng.h"
@@ -54,6 +55,35 @@ TEST(VirtioConsole, AFloodIsCutAndWritableBuffersAreNotRead) {
   fixture.Kick(1);
   ASSERT_TRUE(Eventually([&] { return fixture.queue(1).Take().has_value(); }));
   EXPECT_EQ(taken, 65536u);
+}
+
+TEST(VirtioBalloon, GivesBackWhatIsReportedAndWhatIsInflated) {
+  DeviceFixture fixture;
+  fixture.Attach(CreateBalloon(fixture.memory(), 7));
+  fixture.StartLoop();
+  ASSERT_TRUE(fixture.Start());
+  EXPECT_EQ(fixture.Read(0x100), 7u) << "num_pages";
+  constexpr size_t kSize = 16 * 4096;
+  std::memset(fixture.At(kData, kSize), 1, kSize);
+  const auto used = [&](size_t queue) {
+    fixture.Kick(queue);
+    return Eventually([&] { return fixture.queue(queue).Take().has_value(); });
+  };
+  // Half a page at its end, which is not given away.
+  fixture.queue(2).Add({{kData + 4096, 4096 + 2048, true}});
+  ASSERT_TRUE(used(2));
+  // Up, down, twice the same, and none of the guest's.
+  const uint32_t first = kData / 4096;
+  const std::vector<uint32_t> pages = {first + 4, first + 5,  first + 9, first + 8,
+                                       first + 8, UINT32_MAX, 0xdffff};
+  std::memcpy(fixture.At(kTable, 64), pages.data(), pages.size() * 4);
+  fixture.queue(0).Add({{kTable, static_cast<uint32_t>(pages.size() * 4), false}});
+  ASSERT_TRUE(used(0));
+  fixture.queue(1).Add({{kTable, 4, false}});
+  ASSERT_TRUE(used(1));
+  std::string kept;
+  for (size_t page = 0; page < 16; page++) kept += *fixture.At(kData + page * 4096, 1) ? 'x' : '.';
+  EXPECT_EQ(kept, "x.xx..xx..xxxxxx");
 }
 
 TEST(VirtioRng, FillsBuffersWithEntropy) {

@@ -182,6 +182,26 @@ class DeviceFixture {
         std::move(MmioTransport::Create(std::move(device), &memory_, loop_.get(), UniqueFd(irq_)))
             .value();
   }
+  // What a snapshot would hold of the device.
+  Result<void> Save(ByteWriter* out) {
+    Result<void> saved;
+    loop_->Call([&] { saved = transport_->Save(*out); });
+    return saved;
+  }
+  // Has another device take the place of this one, with `state`, on a loop of its own. The driver
+  // goes on with its queues.
+  Result<void> Restore(const std::function<std::unique_ptr<Device>(EventLoop*)>& make,
+                       std::span<const uint8_t> state) {
+    StopLoop();
+    transport_.reset();
+    loop_ = std::move(EventLoop::Create()).value();
+    Attach(make(loop_.get()));
+    ByteReader in(state);
+    CLEARVM_RETURN_IF_ERROR(transport_->Restore(in));
+    if (!in.Finished()) return Error{"ERR_TEST", 0, "", "state is left over, or was too short"};
+    StartLoop();
+    return {};
+  }
   void StartLoop() {
     thread_ = std::thread([this] { (void)loop_->Run(); });
   }

@@ -72,6 +72,7 @@ class VsockGuest : public DeviceFixture {
     options.guest_cid = kCid;
     auto device = CreateVsock(std::move(options), loop());
     ASSERT_TRUE(device.ok()) << device.error().message;
+    vsock_ = device.value().get();
     Attach(std::move(device).value());
     StartLoop();
     ASSERT_TRUE(Start());
@@ -190,6 +191,7 @@ class VsockGuest : public DeviceFixture {
     return bytes;
   }
 
+  Vsock* vsock_ = nullptr;
   uint32_t buf_alloc_ = 256 * 1024;
   std::map<uint32_t, uint32_t> fwd_cnt_;  // by guest port
 

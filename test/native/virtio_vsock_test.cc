@@ -650,5 +650,103 @@ TEST(VirtioVsockConfig, IsChecked) {
   EXPECT_FALSE(refused([](VsockOptions& o) { o.unix_path = std::string(96, 'x'); }));
 }
 
+// Ports that come and go while the device runs.
+class VirtioVsockPorts : public VirtioVsock {
+ protected:
+  void SetUp() override {
+    VirtioVsock::SetUp();
+    Boot(Options());
+  }
+  // Port `port`, for the guest's ports below 1024; our end of its stream.
+  UniqueFd Add(uint32_t port) {
+    auto [ours, theirs] = SocketPair();
+    HostFd in = std::move(HostFd::AdoptForeign(Dup(theirs), HostFd::Direction::kRead, -1)).value();
+    HostFd out =
+        std::move(HostFd::AdoptForeign(std::move(theirs), HostFd::Direction::kWrite, -1)).value();
+    loop()->Call([&, port] { vsock_->AddPort(port, 1024, std::move(in), std::move(out)); });
+    return std::move(ours);
+  }
+  void Change(uint32_t port, Vsock::PortChange change) {
+    loop()->Call([&] { vsock_->ChangePort(port, change); });
+  }
+};
+
+TEST_F(VirtioVsockPorts, ServeOneConnectionFromAPrivilegedPort) {
+  Send(kOpRequest, 5, 2000);
+  Expect(kOpRst, 5, 2000);
+  const UniqueFd host = Add(2000);
+  Send(kOpRequest, 1024, 2000);
+  Expect(kOpRst, 1024, 2000);
+  Connect(1023, 2000);
+  Send(kOpRw, 1023, 2000, "hello");
+  EXPECT_EQ(ReadBytes(host.get(), 5), "hello");
+  WriteBytes(host.get(), "back");
+  EXPECT_EQ(Expect(kOpRw, 1023, 2000).payload, "back");
+  Send(kOpRequest, 1022, 2000);
+  Expect(kOpRst, 1022, 2000);
+}
+
+TEST_F(VirtioVsockPorts, AreDrainedWhenNobodyHasConnected) {
+  const UniqueFd host = Add(2000);
+  Change(2000, Vsock::PortChange::kRelease);
+  EXPECT_EQ(drained_, 2000u);
+  EXPECT_TRUE(HasEnd(host.get()));
+  Send(kOpRequest, 1, 2000);
+  Expect(kOpRst, 1, 2000);
+}
+
+TEST_F(VirtioVsockPorts, KeepTheirConnectionsWhenReleased) {
+  const UniqueFd host = Add(2000);
+  Connect(1, 2000);
+  Change(2000, Vsock::PortChange::kRelease);
+  Send(kOpRw, 1, 2000, "last words");
+  Send(kOpShutdown, 1, 2000, "", kShutdownBoth);
+  Expect(kOpRst, 1, 2000);
+  EXPECT_EQ(ReadBytes(host.get(), 10), "last words");
+  EXPECT_TRUE(HasEnd(host.get()));
+  EXPECT_TRUE(Eventually([this] { return drained_ == 2000u; }));
+}
+
+TEST_F(VirtioVsockPorts, CutTheirConnectionsWhenReset) {
+  const UniqueFd host = Add(2000);
+  Connect(1, 2000);
+  // More than the host's socket takes: the rest lies in the device.
+  const std::string bytes = Pattern(60'000);
+  for (int i = 0; i < 10; i++) {
+    VsockHeader header = Header(kOpRw, 1, 2000);
+    header.len = static_cast<uint32_t>(bytes.size());
+    Send(header, bytes);
+  }
+  Settle();
+  Change(2000, Vsock::PortChange::kReset);
+  EXPECT_EQ(drained_, 2000u);
+  for (Packet packet = Receive(); packet.header.op != kOpRst; packet = Receive()) {
+    ASSERT_EQ(packet.header.op, kOpCreditUpdate);
+  }
+  ReadBytes(host.get(), 10 * bytes.size());
+  EXPECT_TRUE(HasEnd(host.get()));
+}
+
+TEST_F(VirtioVsockPorts, SwallowWhatTheGuestSendsWhenDiscarded) {
+  const UniqueFd host = Add(2000);
+  Connect(1, 2000);
+  const UniqueFd early = Add(2004);
+  for (uint32_t port : {2000u, 2004u}) Change(port, Vsock::PortChange::kDiscard);
+  EXPECT_TRUE(HasEnd(host.get()) && HasEnd(early.get()));
+  Send(kOpRequest, 2, 2004);
+  Expect(kOpResponse, 2, 2004);
+  Expect(kOpShutdown, 2, 2004);
+  const std::string bytes = Pattern(60'000);
+  for (uint32_t sent = 0; sent < 4 * kWindow; sent += 60'000) {
+    for (uint32_t guest : {1u, 2u}) {
+      VsockHeader header = Header(kOpRw, guest, guest == 1 ? 2000 : 2004);
+      header.len = static_cast<uint32_t>(bytes.size());
+      Send(header, bytes);
+      EXPECT_EQ(Receive().header.op, kOpCreditUpdate);
+    }
+  }
+  EXPECT_EQ(drained_, 0u);
+}
+
 }  // namespace
 }  // namespace clearvm::virtio::testing

@@ -53,6 +53,10 @@ TEST(Options, AnOverlayNamesItsLayersTopmostFirst) {
   EXPECT_EQ(overlay.layers, "/l");
   EXPECT_EQ(overlay.lower, (std::vector<std::string>{"b", "a"}));
   EXPECT_EQ(overlay.state, "/s,1");
+  EXPECT_FALSE(overlay.user_xattrs);
+  EXPECT_TRUE(MustParse({"--overlay", "tag=root,userxattr,layers=/l,lower=a,state=/s"})
+                  .jail_plan.overlays[0]
+                  .user_xattrs);
 }
 
 struct Bad {
@@ -75,7 +79,8 @@ TEST_P(BadOptions, AreRefusedByName) {
 INSTANTIATE_TEST_SUITE_P(
     All, BadOptions,
     testing::Values(Bad{{"--cpus=0"}, "--cpus"}, Bad{{"--cpus=33"}, "--cpus"},
-                    Bad{{"--cpus=two"}, "--cpus"}, Bad{{"--memory=1m"}, "--memory"},
+                    Bad{{"--cpus=two"}, "--cpus"}, Bad{{"--cpu-limit=0"}, "--cpu-limit"},
+                    Bad{{"--cpu-limit=32001"}, "--cpu-limit"}, Bad{{"--memory=1m"}, "--memory"},
                     Bad{{"--memory="}, "--memory"}, Bad{{"--memory=99999999999g"}, "--memory"},
                     Bad{{"--memory=-1"}, "--memory"}, Bad{{"--control-fd=999"}, "--control-fd"},
                     Bad{{"--stdin-fd=x"}, "--stdin-fd"}, Bad{{"--share=tag=a"}, "path="},

@@ -2,12 +2,12 @@
 // scripts/perf.mjs starts it, and knows the limits.
 
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { Engine } from '../../dist/index.js';
 
-const { rootArchive, ready, p9bench, kernel, peerInitramfs, p9Initramfs, data, only } = JSON.parse(
-  process.argv[2],
-);
+const config = JSON.parse(process.argv[2]);
+const { rootArchive, ready, p9bench, kernel, peerInitramfs, p9Initramfs, data, only } = config;
 const RUNS = 5;
 const IDLE = { cmd: ['/bin/busybox', 'sleep', '1000'], memory: '128m', cpus: 1 };
 
@@ -53,6 +53,9 @@ async function peer(name, command, args, signal) {
   emit(`peer.${name}.total`, round(median(times)), 'icount-ms');
 }
 
+/** The kernel frees a VM after its container has ended: the next start must not pay for that. */
+const quiet = () => new Promise((resolve) => setTimeout(resolve, 100));
+
 /** Start-up times by the container's own sign of life, and by the timeline. */
 async function cold(engine) {
   const samples = [];
@@ -62,10 +65,12 @@ async function cold(engine) {
       memory: '128m',
       cpus: 1,
       stdout: 'pipe',
+      template: false,
     });
     container.stdout.resume();
     container.stderr.resume();
     await container.wait();
+    await quiet();
     if (run > 0) samples.push(Object.fromEntries(container.timings.map((t) => [t.point, t.at])));
   }
   const between = (from, to) => round(median(samples.map((s) => s[to] - s[from])));
@@ -76,6 +81,78 @@ async function cold(engine) {
   for (let i = 1; i < points.length; i++) {
     emit(`part.${points[i]}`, between(points[i - 1], points[i]), 'icount-ms');
   }
+}
+
+/** The same for a VM that is forked from a template. */
+async function fork(engine) {
+  const options = { cmd: ['/ready'], memory: '128m', cpus: 1, stdout: 'pipe' };
+  await engine.prepare(options);
+  const samples = [];
+  for (let run = 0; run <= RUNS; run++) {
+    const container = await engine.run('bench:latest', options);
+    container.stdout.resume();
+    container.stderr.resume();
+    await container.wait();
+    if (container.startedFrom !== 'template') throw new Error('the VM was not forked');
+    // The kernel frees the VM now; the next one must not pay for it.
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    if (run > 0) samples.push(Object.fromEntries(container.timings.map((t) => [t.point, t.at])));
+  }
+  const between = (from, to) => round(median(samples.map((s) => s[to] - s[from])));
+  emit('fork.total', between('request', 'first.output'), 'icount-ms');
+  emit('fork.restore', between('vmm.jailed', 'guest.entry'), 'icount-ms');
+  const points = Object.keys(samples[0]);
+  for (let i = 1; i < points.length; i++) {
+    emit(`fork.${points[i]}`, between(points[i - 1], points[i]), 'icount-ms');
+  }
+}
+
+/** How far a forked VM's wall clock can be from the host's: it is read between the execve and the first output of a command. */
+async function clock(engine) {
+  const options = { cmd: ['/ready'], memory: '128m', cpus: 1, stdout: 'pipe' };
+  await engine.prepare(options);
+  const bounds = [];
+  for (let run = 0; run <= RUNS; run++) {
+    const request = performance.timeOrigin + performance.now();
+    const container = await engine.run('bench:latest', options);
+    let output = '';
+    container.stdout.on('data', (chunk) => (output += chunk));
+    container.stderr.resume();
+    await container.wait();
+    const [, seconds, nanoseconds] = output.split(' ').map((digits) => Number.parseInt(digits, 16));
+    const guest = seconds * 1000 + nanoseconds / 1e6;
+    const at = (point) => request + container.timings.find((t) => t.point === point).at;
+    const bound = Math.max(Math.abs(guest - at('exec')), Math.abs(guest - at('first.output')));
+    if (run > 0) bounds.push(bound);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  emit('fork.clock', round(Math.max(...bounds)), 'icount-ms');
+}
+
+/** All host memory that ten idle forked containers cost, in proportion, each. */
+async function idle(engine) {
+  const COUNT = 10;
+  await engine.prepare(IDLE);
+  const containers = [];
+  for (let i = 0; i < COUNT; i++) containers.push(await engine.run('bench:latest', IDLE));
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const each = containers.map(({ vmmPid }) => {
+    const text = readFileSync(`/proc/${vmmPid}/smaps_rollup`, 'latin1');
+    return Number(/^Pss:\s+(\d+) kB/m.exec(text)[1]) / 1024;
+  });
+  emit('idle.pss', round(median(each)), 'MiB');
+  // What a start leaves to be done later is over by then.
+  await new Promise((resolve) => setTimeout(resolve, 10_000));
+  const SECONDS = 20;
+  const switches = ({ vmmPid }) =>
+    readdirSync(`/proc/${vmmPid}/task`)
+      .map((thread) => readFileSync(`/proc/${vmmPid}/task/${thread}/status`, 'latin1'))
+      .reduce((sum, text) => sum + Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(text)[1]), 0);
+  const before = containers.map(switches);
+  await new Promise((resolve) => setTimeout(resolve, SECONDS * 1000));
+  const wakeups = containers.map((container, at) => switches(container) - before[at]);
+  emit('idle.wakeups', round(median(wakeups) / SECONDS), 'a second');
+  for (const container of containers) await container.stop();
 }
 
 /** Exits until init's first instruction. */
@@ -94,7 +171,7 @@ async function exits(engine) {
 
 /** Proportional set size of the VMM at the container's start, guest memory apart. */
 async function memory(engine) {
-  const container = await engine.run('bench:latest', IDLE);
+  const container = await engine.run('bench:latest', { ...IDLE, template: false });
   let guest = 0;
   let vmm = 0;
   let isGuest = false;
@@ -113,58 +190,130 @@ async function memory(engine) {
   await container.stop();
 }
 
-function p9Figures(output) {
-  const figure = (what) => {
-    const match = new RegExp(`p9bench ${what} (\\d+) (\\d+)`).exec(output);
-    if (!match) throw new Error(`p9bench failed: ${output.slice(-500)}`);
-    return { ms: Number(match[1]) / 1e6, amount: Number(match[2]) };
-  };
-  return { read: figure('read'), find: figure('find') };
+/** One start of a container that ends at once: milliseconds from the call to its first byte. */
+async function startOnce(engine, options, origin) {
+  const container = await engine.run('bench:latest', {
+    cmd: ['/ready'],
+    stdout: 'pipe',
+    ...options,
+  });
+  container.stdout.resume();
+  container.stderr.resume();
+  await container.wait();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  if (container.startedFrom !== origin) throw new Error(`started from ${container.startedFrom}`);
+  return container.timings.find(({ point }) => point === 'first.output').at;
 }
 
-async function p9(engine) {
+const GROWTH_RUNS = 3;
+
+async function startShape(engine, shape, kind) {
+  const options = { ...shape, template: kind === 'fork' };
+  if (kind === 'fork') await engine.prepare(shape);
+  const times = [];
+  for (let run = 0; run <= GROWTH_RUNS; run++) {
+    const time = await startOnce(engine, options, kind === 'fork' ? 'template' : 'kernel');
+    if (run > 0) times.push(time);
+  }
+  return median(times);
+}
+
+const SHAPE_TRIES = 3;
+
+/** The lab loses an interrupt now and then where there are several vCPUs, and the guest with it (docs/lab.md). */
+async function startShapeAtLast(engine, shape, kind) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await startShape(engine, shape, kind);
+    } catch (error) {
+      console.error(`growth: ${kind}, ${JSON.stringify(shape)}, try ${tries}: ${error.message}`);
+      if (tries === SHAPE_TRIES) return Number.NaN;
+    }
+  }
+}
+
+/** How much longer larger VMs take to start than one of 1 vCPU and 128 MiB, and the 100th beside 99 others. */
+async function growth(engine) {
+  for (const kind of ['fork', 'cold']) {
+    const base = await startShapeAtLast(engine, { cpus: 1, memory: '128m' }, kind);
+    const measure = async (name, shape) => {
+      const time = await startShapeAtLast(engine, { cpus: 1, memory: '128m', ...shape }, kind);
+      // What is not a number is null in JSON, and a failure.
+      emit(`growth.${kind}.${name}`, round(time / base), 'times', { ms: round(time) });
+    };
+    for (const memory of ['64m', '512m', '2g', '4g', '16g']) {
+      await measure(`memory.${memory}`, { memory });
+    }
+    for (const cpus of [2, 4, 8, 16, 32]) await measure(`cpus.${cpus}`, { cpus });
+  }
+  await crowd(engine);
+}
+
+async function crowd(engine) {
+  const OTHERS = 99;
+  const base = { cpus: 1, memory: '128m', template: true };
+  const alone = await startShape(engine, base, 'fork');
+  const others = [];
+  for (let i = 0; i < OTHERS; i++) others.push(await engine.run('bench:latest', IDLE));
+  const crowded = await startShape(engine, base, 'fork');
+  emit('growth.fork.hundredth', round(crowded / alone), 'times', { ms: round(crowded) });
+  for (const container of others) await container.stop();
+}
+
+/** What p9bench has printed: nanoseconds, and bytes or entries. */
+function p9Figure(output) {
+  const match = /p9bench \w+ (\d+) (\d+)/.exec(output);
+  if (!match) throw new Error(`p9bench failed: ${output.slice(-500)}`);
+  return { ms: Number(match[1]) / 1e6, amount: Number(match[2]) };
+}
+
+async function p9InContainer(engine, what) {
   const container = await engine.run('bench:latest', {
-    cmd: ['/p9bench', '/data'],
+    cmd: ['/p9bench', what, '/data'],
     memory: '512m',
     cpus: 1,
+    template: false, // none is to be made meanwhile
     volumes: [`${data}:/data:ro`, `${p9bench}:/p9bench:ro`],
   });
   let output = '';
   container.stdout.on('data', (chunk) => (output += chunk));
   container.stderr.on('data', (chunk) => (output += chunk));
   await container.wait();
-  const ours = p9Figures(output);
-  const qemu = p9Figures(
-    execFileSync(
-      'qemu-system-x86_64',
-      [
-        ...microvm(p9Initramfs, '512'),
-        '-append',
-        'console=hvc0 quiet panic=-1 reboot=t rdinit=/p9bench -- init /data',
-        '-fsdev',
-        `local,id=data,path=${data},security_model=none,readonly=on,multidevs=remap`,
-        '-device',
-        'virtio-9p-device,fsdev=data,mount_tag=data',
-      ],
-      { encoding: 'utf8', timeout: 60_000 },
-    ),
+  return output;
+}
+
+function p9InQemu(_engine, what) {
+  return execFileSync(
+    'qemu-system-x86_64',
+    [
+      ...microvm(p9Initramfs, '512'),
+      '-append',
+      `console=hvc0 quiet panic=-1 reboot=t p9bench=/data p9what=${what}`,
+      '-fsdev',
+      `local,id=data,path=${data},security_model=none,readonly=on,multidevs=remap`,
+      '-device',
+      'virtio-9p-device,fsdev=data,mount_tag=data',
+    ],
+    { encoding: 'utf8' },
   );
-  for (const what of ['read', 'find']) {
-    for (const [prefix, figures] of [
-      ['peer.microvm.', qemu],
-      ['', ours],
-    ]) {
-      emit(`${prefix}p9.${what}`, round(figures[what].ms), 'icount-ms', {
-        amount: figures[what].amount,
-      });
-    }
-  }
+}
+
+/** A guest starts with nothing in its cache; its host has all in its own. */
+async function p9(engine) {
+  const { side, what } = config.p9;
+  execFileSync('sh', [
+    '-c',
+    `cat ${config.data}/big | wc -c; find ${config.data}/tree -ls | wc -l`,
+  ]);
+  const run = side === 'qemu' ? p9InQemu : p9InContainer;
+  const { ms, amount } = p9Figure(await run(engine, what));
+  emit(`${side === 'qemu' ? 'peer.microvm.' : ''}p9.${what}`, round(ms), 'icount-ms', { amount });
 }
 
 /** QEMU's smallest machine, with our guest kernel entered by PVH, and hvc0 on stdout. */
 function microvm(initramfs, memoryMiB) {
   return (
-    '-M microvm,x-option-roms=off,pic=off,pit=off,rtc=off,isa-serial=off -accel kvm -cpu host -nodefaults -no-user-config ' +
+    '-M microvm,acpi=off,x-option-roms=off,pic=off,pit=off,rtc=off,isa-serial=off -accel kvm -cpu host -nodefaults -no-user-config ' +
     `-display none -no-reboot -smp 1 -m ${memoryMiB} -kernel ${kernel} -initrd ${initramfs} ` +
     '-chardev stdio,id=console,signal=off -device virtio-serial-device -device virtconsole,chardev=console'
   ).split(' ');
@@ -182,12 +331,46 @@ function bundle(directory) {
   writeFileSync(file, JSON.stringify(config));
 }
 
+/** Whole processes of the command, from just before the fork to the end, beside a Node that does nothing. */
+async function cli() {
+  const main = new URL('../../dist/cli/main.js', import.meta.url).pathname;
+  for (const name of ['one', 'two', 'three'])
+    await engine.create('bench:latest', { name, cmd: ['/bin/busybox', 'true'] });
+  const commands = {
+    node: ['-e', '0'],
+    version: ['--', main, 'version'],
+    help: ['--', main, '--help'],
+    images: ['--', main, 'images'],
+    ps: ['--', main, 'ps', '--all'],
+    run: ['--', main, 'run', '--rm', '--no-template', 'bench', '/bin/busybox', 'true'],
+    fork: ['--', main, 'run', '--rm', 'bench', '/bin/busybox', 'true'],
+  };
+  for (const [name, args] of Object.entries(commands)) {
+    const times = [];
+    for (let run = 0; run <= RUNS; run++) {
+      const start = process.hrtime.bigint();
+      const child = spawn(process.execPath, args, { stdio: 'ignore' });
+      const [status] = await once(child, 'exit');
+      const took = Number(process.hrtime.bigint() - start) / 1e6;
+      if (status !== 0) throw new Error(`clearvm ${name} ended with status ${status}`);
+      if (run > 0) times.push(took); // the first one fills the code cache, and has the template made
+      await quiet();
+    }
+    emit(`cli.${name}`, round(median(times)), 'icount-ms');
+  }
+}
+
 const engine = new Engine();
 await engine.images.import(rootArchive, { name: 'bench:latest' });
 const parts = {
   cold: () => cold(engine),
+  cli,
+  fork: () => fork(engine),
+  clock: () => clock(engine),
+  idle: () => idle(engine),
   exits: () => exits(engine),
   memory: () => memory(engine),
+  growth: () => growth(engine),
   p9: () => p9(engine),
   crun: () => peer('crun', 'crun', (n) => ['run', '--bundle', '/tmp/bundle', `c${n}`], null),
   runc: () => peer('runc', 'runc', (n) => ['run', '--bundle', '/tmp/bundle', `r${n}`], null),
@@ -195,12 +378,12 @@ const parts = {
     peer('microvm', 'qemu-system-x86_64', () => [
       ...microvm(peerInitramfs, '128'),
       '-append',
-      'console=hvc0 quiet panic=-1 reboot=t percpu_alloc=page noreplace-smp no_timer_check rdinit=/ready',
+      'console=hvc0 quiet panic=-1 reboot=t percpu_alloc=page noreplace-smp no_timer_check',
     ]),
 };
-bundle('/tmp/bundle');
+if (!only.includes('p9')) bundle('/tmp/bundle');
 for (const [name, measure] of Object.entries(parts)) {
-  if (only && !only.includes(name)) continue;
+  if (!only.includes(name)) continue;
   try {
     await measure();
   } catch (error) {

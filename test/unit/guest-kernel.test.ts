@@ -245,7 +245,15 @@ describe('packKernel', () => {
       header.writeBigUInt64LE(BigInt(memorySize), 40);
       bytes.copy(file, offset);
     });
-    file.writeUInt32LE(4, 64 + parts.length * 56); // PT_NOTE
+    // The notes: the second page of the first part.
+    const note = file.subarray(64 + parts.length * 56);
+    note.writeUInt32LE(4, 0); // PT_NOTE
+    note.writeBigUInt64LE(BigInt(0x200000 + PAGE), 8);
+    note.writeBigUInt64LE(0xffffffff80000000n + BigInt((parts[0]?.address ?? 0) + PAGE), 16);
+    note.writeBigUInt64LE(BigInt((parts[0]?.address ?? 0) + PAGE), 24);
+    note.writeBigUInt64LE(100n, 32);
+    note.writeBigUInt64LE(100n, 40);
+    note.writeBigUInt64LE(4n, 48);
     return file;
   }
 
@@ -253,19 +261,24 @@ describe('packKernel', () => {
   function load(file: Buffer, start: number, size: number) {
     const memory = Buffer.alloc(size);
     const segments: { from: number; to: number; loaded: number; virtual: bigint }[] = [];
+    const notes: Buffer[] = [];
     for (let i = 0; i < file.readUInt16LE(56); i += 1) {
       const header = file.subarray(64 + i * 56);
-      expect(header.readUInt32LE(0)).toBe(1);
       const [offset, , address, fileSize, memorySize] = [8, 16, 24, 32, 40].map((at) =>
         Number(header.readBigUInt64LE(at)),
       ) as [number, number, number, number, number];
+      if (header.readUInt32LE(0) === 4) {
+        notes.push(file.subarray(offset, offset + fileSize));
+        continue;
+      }
+      expect(header.readUInt32LE(0)).toBe(1);
       expect(offset % PAGE).toBe(address % PAGE);
       expect(offset + fileSize).toBeLessThanOrEqual(file.length);
       file.copy(memory, address - start, offset, offset + fileSize);
       const virtual = header.readBigUInt64LE(16);
       segments.push({ from: address, to: address + memorySize, loaded: fileSize, virtual });
     }
-    return { memory, segments };
+    return { memory, segments, notes };
   }
 
   const text = Buffer.concat([
@@ -292,6 +305,14 @@ describe('packKernel', () => {
     expected.fill(0, 3 * PAGE, 13 * PAGE);
     data.copy(expected, 0x200000);
     expect(memory.equals(expected)).toBe(true);
+  });
+
+  it('says where the notes are, without which QEMU does not find the PVH entry point', () => {
+    text.write('PVH', PAGE);
+    const { notes } = load(packKernel(link(parts)), 0x1000000, 0x300000);
+    expect(notes.map((note) => note.toString('latin1', 0, 3))).toEqual(['PVH']);
+    expect(notes[0]).toHaveLength(100);
+    text.fill(0x90, PAGE, PAGE + 3);
   });
 
   it('covers the same memory, without overlap', () => {
@@ -322,6 +343,6 @@ describe('packKernel', () => {
     for (let at = 0; at < striped.length; at += 8 * PAGE) striped[at] = 1;
     const part = { address: 0x1000000, bytes: striped.subarray(0, 0x200000), memorySize: 0x200000 };
     const parts66 = [part, { ...part, address: 0x1400000, bytes: striped.subarray(0, 8 * PAGE) }];
-    expect(() => packKernel(link(parts66))).toThrow('65 parts');
+    expect(() => packKernel(link(parts66))).toThrow('66 parts');
   });
 });

@@ -11,10 +11,11 @@
 
 enum {
   // caller to lab
-  kSetup = 1,   // records of strings; see Setup()
-  kExec = 2,    // cwd, flags, argc, argv..., env...; all NUL-terminated strings
-  kStdin = 3,   // bytes; an empty payload is end-of-file
-  kSignal = 4,  // u8 signal number
+  kSetup = 1,      // records of strings; see Setup()
+  kExec = 2,       // cwd, flags, argc, argv..., env...; all NUL-terminated strings
+  kStdin = 3,      // bytes; an empty payload is end-of-file
+  kSignal = 4,     // u8 signal number
+  kHeartbeat = 5,  // nothing: an interrupt from time to time
   // lab to caller
   kReady = 16,
   kStdout = 17,

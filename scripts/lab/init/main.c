@@ -115,6 +115,8 @@ static void Handle(uint32_t id, uint8_t type, const uint8_t* payload, size_t siz
     case kSignal:
       if (size == 1) Signal(id, payload[0]);
       break;
+    case kHeartbeat:
+      break;
     default:
       Die("malformed request: type %u", type);
   }

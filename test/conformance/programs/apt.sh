@@ -1,7 +1,8 @@
 #!/bin/sh
 # apt-get installs a local package with all that dpkg does to a file system, upgrades it, and purges it.
 set -eu
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+# With its files' times fixed, a package has the same size each time it is built.
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C SOURCE_DATE_EPOCH=1700000000
 cd /tmp
 
 make_package() { # VERSION

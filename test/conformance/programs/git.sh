@@ -1,17 +1,21 @@
 #!/bin/sh
 # git's life of a repository. All dates are fixed, so every hash must be the same.
 set -eu
-export LC_ALL=C HOME=/tmp GIT_AUTHOR_DATE='2024-01-01T00:00:00Z' GIT_COMMITTER_DATE='2024-01-01T00:00:00Z'
+export LC_ALL=C GIT_PROGRESS_DELAY=100000 HOME=/tmp GIT_AUTHOR_DATE='2024-01-01T00:00:00Z' GIT_COMMITTER_DATE='2024-01-01T00:00:00Z'
 git config --global user.name tester
 git config --global user.email tester@localhost
 git config --global init.defaultBranch main
 cd "$1"
 git init repository
 cd repository
-for i in $(seq 300); do
-  mkdir -p "d$((i % 17))"
-  seq "$i" $((i + 100)) > "d$((i % 17))/f$i"
-done
+mkdir $(seq -f 'd%g' 0 16)
+awk 'BEGIN {
+  for (i = 1; i <= 100; i++) {
+    file = "d" i % 17 "/f" i
+    for (line = i; line <= i + 100; line++) print line > file
+    close(file)
+  }
+}'
 ln -s d1 link
 printf '#!/bin/sh\n' > run && chmod 755 run
 git add .
@@ -19,7 +23,7 @@ git commit -q -m 'Add everything'
 git rev-parse HEAD
 git status --porcelain
 git checkout -q -b side
-for i in $(seq 1 17 300); do echo changed >> "d$((i % 17))/f$i"; done
+for i in $(seq 1 17 100); do echo changed >> "d$((i % 17))/f$i"; done
 git mv run d1/run
 git commit -q -a -m 'Change some'
 git checkout -q main

@@ -5,7 +5,7 @@ folder=$1
 shift
 cd /tmp
 status=0
-python3 -m test -j2 --timeout 600 --tempdir "$folder" --junit-xml "$folder/results.xml" "$@" > "$folder/log" 2>&1 || status=$?
+python3 -m test -j"$(nproc)" --timeout 600 --tempdir "$folder" --junit-xml "$folder/results.xml" "$@" > "$folder/log" 2>&1 || status=$?
 cat "$folder/log" >&2
 python3 - "$folder/results.xml" << 'END'
 import sys

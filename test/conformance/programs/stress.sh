@@ -11,7 +11,8 @@ for stressor in "$@"; do
   stress-ng --temp-path . --verify --no-rand-seed --oomable "--$name" 2 "--$name-ops" "$ops" \
     --timeout 300 > log 2>&1 || code=$?
   echo "$name: $code"
-  grep -E ' (fail|error|warn):' log | sed 's/\[[0-9]*\]//' || true
+  # Its metrics say how much was done in a time: nobody counts on a time here.
+  grep -E ' (fail|error|warn):' log | grep -v metrics-check | sed 's/\[[0-9]*\]//' || true
   test $code -eq 0 || status=1
 done
 rm -f log

@@ -32,24 +32,24 @@ afterEach(() => {
 
 describe('run refuses bad input with 125, one line, and nothing left', () => {
   test.each([
-    ['no image', [], /something is missing/],
-    ['no such image', ['nosuch'], /no image "nosuch"/],
-    ['no such image id', ['sha256:' + 'a'.repeat(64)], /sha256:a/],
+    ['no such image', ['--pull', 'never', 'nosuch'], /No such image: nosuch/],
+    ['an image that no registry can have', ['sha256:' + 'a'.repeat(64)], /sha256:a/],
     ['a reference that is none', ['A B'], /"A B"/],
     ['too little memory', ['--memory', '1m', 'x'], /1m is too little: .* at least 64m/],
-    ['no memory size', ['-m', 'lots', 'x'], /"lots" is no size/],
-    ['no CPU', ['--cpus', '0', 'x'], /0 is out of range: a VM can have 1 to 32/],
-    ['a fraction of a CPU', ['--cpus', '1.5', 'x'], /whole processors/],
-    ['a named volume', ['-v', 'data:/d', 'x'], /named volumes/],
-    ['a volume without a target', ['-v', '/d', 'x'], /anonymous volumes/],
-    ['a variable without a name', ['-e', '=1', 'x'], /"=1"|no image "x"/],
+    ['no memory size', ['-m', 'lots', 'x'], /invalid size: 'lots'/],
+    ['no CPU', ['--cpus', '0', 'x'], /0 is out of range: a VM can have 0.01 to 32/],
+    ['too little of a CPU', ['--cpus', '0.001', 'x'], /out of range/],
+    ['a volume without a target', ['-v', 'd', 'x'], /the form is/],
+    ['a mount of no kind', ['--mount', 'type=npipe,target=/x', 'x'], /mount type unknown/],
+    ['a variable without a name', ['--pull=never', '-e', '=1', 'x'], /"=1"|No such image: x/],
     ['an environment file that is missing', ['--env-file', '/no/file', 'x'], /\/no\/file/],
     ['a relative working directory', ['-w', 'tmp', 'x'], /workdir must be an absolute path/],
-    ['a bad name', ['--name', '../x', 'x'], /name must be letters/],
+    ['a bad name', ['--name', '../x', 'x'], /Invalid container name/],
     ['a bad host name', ['-h', 'a/b', 'x'], /hostname must be letters/],
     ['a bad user', ['-u', 'a:b:c', 'x'], /user must be/],
-    ['docker’s -t', ['-t', 'x'], /-t \(--tty\) is not supported/],
-    ['an unknown option', ['--frobnicate', 'x'], /unknown option --frobnicate/],
+    ['a bad pull policy', ['--pull', 'often', 'x'], /pull must be always, missing or never/],
+    ['docker’s -p', ['-p', '80:80', 'x'], /-p \(--publish\) is not supported/],
+    ['an unknown option', ['--frobnicate', 'x'], /unknown flag: --frobnicate/],
   ])('%s', async (_, argv, message) => {
     expect(await dispatch(['run', ...argv])).toBe(125);
     expect(err).toMatch(message);
@@ -61,20 +61,30 @@ describe('run refuses bad input with 125, one line, and nothing left', () => {
 
 describe('other commands fail with 1, those that take images in with 125', () => {
   test.each([
-    [['frobnicate'], /there is no command "frobnicate"/],
-    [['constructor'], /there is no command "constructor"/],
-    [['--frob', 'images'], /unknown option --frob before the command/],
-    [['--root'], /--root needs a directory/],
-    [['images', '--format', 'xml'], /json or table/],
-    [['images', '--frob'], /Unknown argument: frob/],
-    [['images', 'a', 'b'], /"b" is one too many/],
-    [['load', 'x'], /"x" is one too many/],
-    [['load', '-i'], /.+/],
+    [['frobnicate'], /'frobnicate' is not a clearvm command/],
+    [['constructor'], /'constructor' is not a clearvm command/],
+    [['images', 'a', 'b'], /"clearvm images" requires at most 1 argument/],
+    [['images', '--format', '{{.Frob}}'], /there is no \.Frob/],
+    [['ps', 'x'], /"clearvm ps" accepts no arguments/],
+    [['rename', 'x'], /"clearvm rename" requires exactly 2 arguments/],
+    [['exec', 'x'], /"clearvm exec" requires at least 2 arguments/],
     [['load', '-i', '/no/such/archive'], /\/no\/such\/archive/],
-    [['import'], /something is missing/],
     [['import', '/no/such/tar'], /\/no\/such\/tar/],
-    [['rmi'], /something is missing/],
-    [['rmi', 'nosuch'], /no image "nosuch"/],
+    [['rmi'], /"clearvm rmi" requires at least 1 argument/],
+    [['rmi', 'nosuch'], /No such image: nosuch/],
+    [['image'], /clearvm image needs a command: history, import, inspect, .*tag/],
+    [['image', 'frobnicate'], /clearvm image needs a command/],
+    [['system'], /clearvm system needs a command: df/],
+    [['image', 'rm', 'nosuch'], /No such image: nosuch/],
+    [['tag', 'nosuch', 'x'], /No such image: nosuch/],
+    [['tag', 'nosuch', 'X'], /must be lower case/],
+    [['save', '-o', '/no/such/place', 'nosuch'], /No such image: nosuch/],
+    [['history', 'nosuch'], /No such image: nosuch/],
+    [['pull', '--platform', 'linux/arm64', 'x'], /--platform is linux\/amd64/],
+    [['pull', 'A B'], /"A B"/],
+    [['login', '--password-stdin'], /Must provide --username/],
+    [['login', '-u', 'x', '-p', 'y', '--password-stdin'], /mutually exclusive/],
+    [['image', 'prune', '--filter', 'until=x'], /--filter until is a time/],
   ])('%j', async (argv, message) => {
     expect(await dispatch(argv)).toBe(/^(load|import)$/.test(argv[0] ?? '') ? 125 : 1);
     expect(err).toMatch(message);
@@ -82,10 +92,43 @@ describe('other commands fail with 1, those that take images in with 125', () =>
     expect(out).toBe('');
   });
 
+  test.each([
+    [['run'], /"clearvm run" requires at least 1 argument/],
+    [['load', 'x'], /"clearvm load" accepts no arguments/],
+    [['import'], /"clearvm import" requires at least 1 argument/],
+  ])('a wrong number of operands is 1 with any: %j', async (argv, message) => {
+    expect(await dispatch(argv)).toBe(1);
+    expect(err).toMatch(message);
+    expect(out).toBe('');
+  });
+
+  test.each([
+    [['--frob', 'images'], /unknown flag: --frob/],
+    [['-x', 'images'], /unknown shorthand flag: 'x' in -x/],
+    [['--root'], /flag needs an argument: --root/],
+    [['images', '--frob'], /unknown flag: --frob/],
+    [['images', '-qx'], /unknown shorthand flag: 'x' in -qx/],
+    [['load', '-i'], /flag needs an argument: 'i' in -i/],
+    [['ps', '-n', 'x'], /invalid argument "x" for "-n, --last" flag/],
+    [['ps', '--all=x'], /invalid argument "x" for "-a, --all" flag/],
+    [['ps', '--filter', 'x'], /invalid argument "x" for "-f, --filter" flag: bad format of filter/],
+    [['run', '--stop-timeout', 'x', 'y'], /invalid argument "x" for "--stop-timeout" flag/],
+  ])('a wrong option is 125 with any: %j', async (argv, message) => {
+    expect(await dispatch(argv)).toBe(125);
+    expect(err).toMatch(message);
+    expect(err).toMatch(/^clearvm: [^\n]+\n$/);
+    expect(out).toBe('');
+  });
+
+  test('container inspect looks for nothing else', async () => {
+    expect(await dispatch(['container', 'inspect', 'nosuch'])).toBe(1);
+    expect(err).toBe('clearvm: No such container: nosuch\n');
+  });
+
   test('inspect tells of those that are there nevertheless', async () => {
     expect(await dispatch(['inspect', 'nosuch'])).toBe(1);
     expect(out).toBe('[]\n');
-    expect(err).toMatch(/^clearvm: no image "nosuch"[^\n]*\n$/);
+    expect(err).toBe('clearvm: No such object: nosuch\n');
   });
 });
 
@@ -101,7 +144,11 @@ describe('load', () => {
 });
 
 describe('help', () => {
-  const commands = ['run', 'load', 'import', 'images', 'rmi', 'inspect', 'doctor', 'version'];
+  const commands = [
+    ...['run', 'pull', 'push', 'load', 'import', 'images', 'tag', 'rmi', 'save', 'history'],
+    ...['image inspect', 'image prune', 'login', 'logout', 'system df', 'system prune'],
+    ...['inspect', 'doctor', 'version'],
+  ];
 
   test('names every command', async () => {
     expect(await dispatch(['--help'])).toBe(0);
@@ -110,13 +157,13 @@ describe('help', () => {
   });
 
   test.each(commands)('%s --help has a usage line, options and examples', async (name) => {
-    expect(await dispatch([name, '--help'])).toBe(0);
+    expect(await dispatch([...name.split(' '), '--help'])).toBe(0);
     expect(out).toMatch(new RegExp(`^clearvm ${name}\\b`));
     expect(out).toContain('Examples:');
     expect(out).toContain(`clearvm ${name}`);
     const first = out;
     out = '';
-    expect(await dispatch(['help', name])).toBe(0);
+    expect(await dispatch(['help', ...name.split(' ')])).toBe(0);
     expect(out).toBe(first);
   });
 

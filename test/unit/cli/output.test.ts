@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { imageRows } from '../../../src/cli/images.js';
+import { imageRows, matchesReference } from '../../../src/cli/images.js';
 import { formatAge, formatBytes, formatError, formatTable } from '../../../src/cli/output.js';
 import { formatTimings } from '../../../src/cli/timings.js';
 import { ClearVMError } from '../../../src/errors.js';
@@ -70,12 +70,15 @@ describe('images', () => {
     id: `sha256:${'a'.repeat(64)}`,
     digest: `sha256:${'b'.repeat(64)}`,
     names,
+    repositoryDigests: [`debian@sha256:${'d'.repeat(64)}`],
     size: 1,
     os: 'linux',
     architecture: 'amd64',
   });
-  const plain = (names: string[], filter?: string): string[] =>
-    imageRows([image(names)], filter).map(({ repository, tag }) => `${repository} ${tag}`);
+  const plain = (names: string[], pattern = '*'): string[] =>
+    imageRows([image(names)])
+      .filter((row) => pattern === '*' || matchesReference(row, pattern))
+      .map(({ repository, tag }) => `${repository} ${tag}`);
 
   test('a row for each name', () => {
     expect(plain(['debian:12', 'localhost:5000/a/b:1', 'app@sha256:abc', 'r:5000/x'])).toEqual([
@@ -87,12 +90,23 @@ describe('images', () => {
     expect(plain([])).toEqual(['<none> <none>']);
   });
 
+  test('the digest is the registry’s where that is known, and names no second row', () => {
+    const rows = imageRows([image(['debian:12', 'debian@sha256:abc', 'other:1'])]);
+    expect(rows.map(({ repository, digest }) => `${repository} ${digest.slice(7, 10)}`)).toEqual([
+      'debian ddd',
+      'other bbb',
+    ]);
+  });
+
   test('a filter is a repository, with a tag or not', () => {
     expect(plain(['debian:12', 'debian:11', 'x/debian:1'], 'debian')).toEqual([
       'debian 12',
       'debian 11',
     ]);
     expect(plain(['debian:12', 'debian:11'], 'debian:11')).toEqual(['debian 11']);
+    expect(plain(['debian:12', 'debug:11', 'x/deb:1'], 'deb*')).toEqual(['debian 12', 'debug 11']);
+    expect(plain(['debian:12', 'debian:1'], '*:?')).toEqual(['debian 1']);
+    expect(plain(['a.b:12', 'axb:1'], 'a.b')).toEqual(['a.b 12']);
   });
 });
 

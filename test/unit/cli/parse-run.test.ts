@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
 import { REFUSED_OPTIONS } from '../../../src/cli/run-refused.js';
-import { command, toRunOptions } from '../../../src/cli/run.js';
+import { command } from '../../../src/cli/run.js';
+import { toRunOptions } from '../../../src/cli/run-options.js';
 import type { ParsedArguments } from '../../../src/cli/options.js';
 import { checkRunOptions } from '../../../src/engine/options.js';
 
@@ -83,9 +84,9 @@ describe('forms of options', () => {
     expect(parse(...argv, 'img').options.flag('rm')).toBe(on);
   });
 
-  test('values stay text, numbers too', () => {
+  test('values stay text, numbers too', async () => {
     const { options } = parse('-m512m', '--cpus', '2', '-u', '0010', '--entrypoint', '', 'img');
-    expect(toRunOptions(options, [])).toMatchObject({
+    expect(await toRunOptions(options, [])).toMatchObject({
       memory: '512m',
       cpus: '2',
       user: '0010',
@@ -102,13 +103,13 @@ describe('forms of options', () => {
 
 describe('wrong command lines', () => {
   test.each([
-    [['--foo', 'img'], /unknown option --foo/],
-    [['-X', 'img'], /unknown option -X/],
-    [['-e'], /-e needs a value/],
-    [['--name'], /--name needs a value/],
-    [['--rm=maybe', 'img'], /--rm is on or off/],
-    [['--no-rm', 'img'], /unknown option --no-rm/],
-    [['--constructor', 'img'], /unknown option --constructor/],
+    [['--foo', 'img'], /unknown flag: --foo/],
+    [['-X', 'img'], /unknown shorthand flag: 'X' in -X/],
+    [['-e'], /flag needs an argument: 'e' in -e/],
+    [['--name'], /flag needs an argument: --name/],
+    [['--rm=maybe', 'img'], /invalid argument "maybe" for "--rm" flag: it is on or off/],
+    [['--no-rm', 'img'], /unknown flag: --no-rm/],
+    [['--constructor', 'img'], /unknown flag: --constructor/],
   ])('%j', (argv, message) => {
     expect(() => parse(...argv)).toThrow(message);
     expect(() => parse(...argv)).toThrow(
@@ -121,8 +122,7 @@ describe('wrong command lines', () => {
   });
 
   test('docker’s short ones too, also in a group', () => {
-    expect(() => parse('-it', 'img')).toThrow(/-t \(--tty\) is not supported/);
-    expect(() => parse('-d', 'img')).toThrow(/-d \(--detach\) is not supported/);
+    expect(() => parse('-ic', '5', 'img')).toThrow(/-c \(--cpu-shares\) is not supported/);
     expect(() => parse('-p', '80:80', 'img')).toThrow(/-p \(--publish\) is not supported/);
   });
 
@@ -131,12 +131,51 @@ describe('wrong command lines', () => {
   });
 });
 
-test('what the library gets of it', () => {
+describe('options with one value yet, and those that mean nothing', () => {
+  const library = async (...argv: string[]) => {
+    const { options, operands } = parse(...argv, 'img');
+    return toRunOptions(options, operands.slice(1));
+  };
+
+  test.each([
+    ['--network=none'],
+    ['--net', 'none'],
+    ['--platform', 'linux/amd64'],
+    ['--init'],
+    ['--security-opt', 'seccomp=unconfined'],
+    ['--sig-proxy=false'],
+  ])('%j', async (...argv) => {
+    expect(await library('-q', ...argv)).toEqual(await library('-q'));
+  });
+
+  test('what can mean something does', async () => {
+    expect(await library('-a', 'stdout')).toMatchObject({ stdout: 'inherit', stderr: 'ignore' });
+    expect(await library('--attach=STDERR')).toMatchObject({ stdout: 'ignore', stderr: 'inherit' });
+    expect(await library('--security-opt', 'no-new-privileges')).toMatchObject({
+      noNewPrivileges: true,
+    });
+    expect(
+      await library('--volumes-from', 'a:ro', '--volumes-from', 'b', '--domainname', 'd.org'),
+    ).toMatchObject({ volumesFrom: ['a:ro', 'b'], domainname: 'd.org' });
+  });
+
+  test.each([
+    [['--network', 'host'], /--network host is not supported/],
+    [['--platform', 'linux/arm64'], /--platform linux\/arm64 is not supported/],
+    [['--security-opt', 'seccomp=x.json'], /--security-opt seccomp=x.json is not supported/],
+    [['-a', 'x'], /invalid argument "x" for "-a, --attach" flag: valid streams are/],
+    [['--stop-timeout', '1.5'], /invalid argument "1.5" for "--stop-timeout" flag/],
+  ])('%j is refused', async (argv, message) => {
+    await expect(library(...argv)).rejects.toThrow(message);
+  });
+});
+
+test('what the library gets of it', async () => {
   const { options, operands } = parse(
     ...['--rm', '-i', '--name', 'web', '-e', 'A=1', '--env-file', 'f', '-w', '/w', '-u', 'app'],
     ...['-v', '/a:/b:ro', '-h', 'box', '--debug', '--timings', 'img', 'ls', '-l'],
   );
-  const result = toRunOptions(options, operands.slice(1));
+  const result = await toRunOptions(options, operands.slice(1));
   expect(result).toEqual({
     cmd: ['ls', '-l'],
     stdin: 'inherit',
@@ -148,9 +187,25 @@ test('what the library gets of it', () => {
     workdir: '/w',
     user: 'app',
     volumes: ['/a:/b:ro'],
+    sysctls: [],
     hostname: 'box',
     debug: true,
+    autoRemove: true,
+    reportPull: expect.any(Function) as unknown,
   });
   expect(() => checkRunOptions(result)).not.toThrow();
-  expect(toRunOptions(parse('img').options, [])).toMatchObject({ stdin: 'ignore' });
+  expect(await toRunOptions(parse('img').options, [])).toMatchObject({ stdin: 'ignore' });
+});
+
+test('options of a container’s life', async () => {
+  const { options } = parse(
+    ...['-d', '-l', 'a=1', '-l', 'b', '--restart', 'on-failure:3', '--stop-signal', 'INT'],
+    ...['--stop-timeout', '5', '--log-opt', 'max-size=1m', '--log-opt', 'max-file=3', '-q', 'img'],
+  );
+  const result = await toRunOptions(options, []);
+  expect(result).toMatchObject({
+    ...{ labels: { a: '1', b: '' }, restart: 'on-failure:3', stopSignal: 'INT', stopTimeout: 5 },
+    logOptions: { 'max-size': '1m', 'max-file': '3' },
+  });
+  expect(() => checkRunOptions(result)).not.toThrow();
 });

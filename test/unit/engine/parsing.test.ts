@@ -11,7 +11,14 @@ import {
   readEnvironmentFile,
 } from '../../../src/engine/environment.js';
 import { checkRunOptions } from '../../../src/engine/options.js';
-import { formatSize, parseCpus, parseMemory, parseSize } from '../../../src/engine/size.js';
+import {
+  formatSize,
+  parseCpus,
+  parseMemory,
+  checkHugePages,
+  parseMemoryReservation,
+  parseSize,
+} from '../../../src/engine/size.js';
 import { parseVolume, resolveVolumes } from '../../../src/engine/volumes.js';
 
 const MIB = 1024 * 1024;
@@ -59,30 +66,52 @@ describe('memory', () => {
     ['0', /at least 64m/],
     [63.9 * MIB, /at least 64m/],
     ['1025g', /at most 1024g/],
-    ['lots', /"lots" is no size/],
-    [Number.NaN, /is no size/],
-    ['-512m', /is no size/],
+    ['lots', /invalid size: 'lots'/],
+    [Number.NaN, /invalid size/],
+    ['-512m', /invalid size/],
   ])('not %s', (value, message) => {
     expect(() => parseMemory(value)).toThrow(message);
     expect(() => parseMemory(value)).toThrow(
       expect.objectContaining({ code: 'ERR_MEMORY', exitCode: 125 }),
     );
   });
+
+  test('a reservation is a part of it, or none', () => {
+    expect(parseMemoryReservation('100m', 512 * MIB)).toBe(100 * MIB);
+    expect(parseMemoryReservation('512m', 512 * MIB)).toBe(512 * MIB);
+    expect(parseMemoryReservation(undefined, 512 * MIB)).toBeUndefined();
+    expect(parseMemoryReservation('0', 512 * MIB)).toBeUndefined();
+    expect(() => parseMemoryReservation('513m', 512 * MIB)).toThrow(
+      "memoryReservation: 513m is more than the VM's memory, 512m",
+    );
+    expect(() => parseMemoryReservation('8m', 512 * MIB)).toThrow(/too little/);
+  });
+
+  test('huge pages are whole, and set aside', () => {
+    expect(() => checkHugePages(66 * MIB)).not.toThrow();
+    expect(() => checkHugePages(65 * MIB)).toThrow(/memory of 65m is no whole number of pages/);
+    expect(() => checkHugePages(66 * MIB, '64m')).toThrow(/no memoryReservation beside it/);
+  });
 });
 
 describe('cpus', () => {
   test.each([
-    ['1', 1],
-    [32, 32],
-    ['4.0', 4],
-  ])('%s', (value, count) => {
-    expect(parseCpus(value)).toBe(count);
+    ['1', { cpus: 1 }],
+    [32, { cpus: 32 }],
+    ['4.0', { cpus: 4 }],
+    ['.5', { cpus: 1, cpuLimit: 500 }],
+    [1.25, { cpus: 2, cpuLimit: 1250 }],
+    ['0.01', { cpus: 1, cpuLimit: 10 }],
+    ['31.999', { cpus: 32, cpuLimit: 31999 }],
+  ])('%s', (value, processors) => {
+    expect(parseCpus(value)).toEqual(processors);
   });
 
   test.each([
-    ['0', /out of range: a VM can have 1 to 32/],
+    ['0', /out of range: a VM can have 0.01 to 32/],
     ['33', /out of range/],
-    ['0.5', /whole processors/],
+    ['0.009', /out of range/],
+    ['.', /is no number/],
     ['two', /is no number/],
     ['', /is no number/],
     ['-1', /is no number/],
@@ -166,18 +195,19 @@ describe('volumes', () => {
     ['./a:/b:ro', { source: './a', target: '/b', readOnly: true }],
     ['../a:/b:rw', { source: '../a', target: '/b', readOnly: false }],
     ['/a:/b:ro,Z', { source: '/a', target: '/b', readOnly: true }],
+    ['data:/b', { type: 'volume', source: 'data', target: '/b', readOnly: false }],
+    ['/b', { type: 'volume', source: '', target: '/b', readOnly: false }],
   ])('%s', (text, volume) => {
     expect(parseVolume(text)).toEqual(volume);
   });
 
   test.each([
-    ['data:/b', /named volumes are not there yet; .* \.\/data:\/b/],
     ['a/b:/c', /write \.\/a\/b:\/c/],
-    ['/b', /anonymous volumes are not there yet/],
+    ['data', /the form is/],
     [':/b', /the source is empty/],
     ['/a:/b:ro:x', /too many colons/],
-    ['/a:/b:nocopy', /the option "nocopy" is not supported/],
-    ['/a:/b:', /the option "" is not supported/],
+    ['/a:/b:nocopy', /invalid mode: nocopy/],
+    ['/a:/b:', /invalid mode: /],
   ])('refuses %s', (text, message) => {
     expect(() => parseVolume(text)).toThrow(message);
     expect(() => parseVolume(text)).toThrow(expect.objectContaining({ code: 'ERR_VOLUME' }));
@@ -204,9 +234,15 @@ describe('volumes', () => {
       directory,
     );
     expect(volumes).toEqual([
-      { source: `${directory}/real`, target: '/a', readOnly: true, file: false },
-      { source: `${directory}/file`, target: '/c', readOnly: false, file: true },
-      { source: `${directory}/new/deep`, target: '/d/e', readOnly: false, file: false },
+      { type: 'bind', source: `${directory}/real`, target: '/a', readOnly: true, file: false },
+      { type: 'bind', source: `${directory}/file`, target: '/c', readOnly: false, file: true },
+      {
+        type: 'bind',
+        source: `${directory}/new/deep`,
+        target: '/d/e',
+        readOnly: false,
+        file: false,
+      },
     ]);
     expect(statSync(`${directory}/new/deep`).isDirectory()).toBe(true);
   });
@@ -220,7 +256,7 @@ describe('volumes', () => {
         { source: '.', target: '/b' },
         { source: '.', target: '/b/' },
       ],
-      /\/b is mounted twice/,
+      /Duplicate mount point: \/b/,
     ],
     ['a device', [{ source: '/dev/null', target: '/b' }], /neither a directory nor a regular file/],
     [
@@ -258,8 +294,8 @@ describe('run options', () => {
     [{ cpus: true }, 'cpus', /cpus must be string,number/],
     [{ env: { A: 1 } }, 'env/A', /env\/A must be string/],
     [{ workdir: 'tmp' }, 'workdir', /workdir must be an absolute path/],
-    [{ name: '-x' }, 'name', /name must be letters/],
-    [{ name: 'x/../y' }, 'name', /name must be letters/],
+    [{ name: '-x' }, 'name', /Invalid container name/],
+    [{ name: 'x/../y' }, 'name', /Invalid container name/],
     [{ hostname: 'a b' }, 'hostname', /hostname must be letters/],
     [{ hostname: 'x'.repeat(65) }, 'hostname', /at most 64/],
     [{ user: 'a:b:c' }, 'user', /user must be NAME or UID/],

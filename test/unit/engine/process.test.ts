@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
-import { signalNumber } from '../../../src/engine/container.js';
+import { signalNumber } from '../../../src/engine/signals.js';
 import { mergeCommand, mergeEnvironment, mergeProcess } from '../../../src/engine/process.js';
-import { buildRuntimeSpec } from '../../../src/engine/runtime-spec.js';
+import { buildRuntimeSpec, variablePart } from '../../../src/engine/runtime-spec.js';
 import type { ImageConfig } from '../../../src/image/index.js';
 import { checkOciSpec } from '../../../src/vm/spec.js';
 
@@ -18,7 +18,7 @@ describe('the command, as docker merges it', () => {
     ['an entrypoint in parts', { entrypoint: ['a', 'b'], cmd: ['c'] }, ['a', 'b', 'c']],
     ['no entrypoint', { entrypoint: '', cmd: ['x'] }, ['x']],
   ])('%s', (_, options, args) => {
-    expect(mergeCommand(image, options)).toEqual(args);
+    expect(mergeCommand(image, options).args).toEqual(args);
   });
 
   test.each([
@@ -80,15 +80,39 @@ describe('the runtime spec', () => {
   };
   const build = (user: string) =>
     buildRuntimeSpec({
-      process: { args: ['a'], env: ['A=1'], cwd: '/', user },
+      process: { args: ['a'], entrypointLength: 0, env: ['A=1'], cwd: '/', user },
       hostname: 'h',
       image,
-      volumes: [{ source: '/s', target: '/t', readOnly: true, file: false }],
+      volumes: [{ type: 'bind', source: '/s', target: '/t', readOnly: true, file: false }],
+      options: { sysctls: ['net.core.somaxconn=1024', 'kernel.x=a=b'] },
+      tty: false,
       rootPath: '/r',
     });
 
   test('is valid, also after a trip through JSON', () => {
     expect(() => checkOciSpec(JSON.parse(JSON.stringify(build(''))))).not.toThrow();
+  });
+
+  test('what is checked at each start is what is not the same in all of them', () => {
+    const spec = build('');
+    const { process, mounts, linux } = variablePart(spec);
+    expect(process).not.toHaveProperty('capabilities');
+    expect(process).not.toHaveProperty('rlimits');
+    expect(mounts).toEqual(spec.mounts?.slice(-1));
+    expect(linux).toEqual({ sysctl: spec.linux?.sysctl });
+    const other = {
+      ...spec,
+      process: { ...spec.process, capabilities: { bounding: ['wrong'] }, rlimits: [] },
+      mounts: spec.mounts?.slice(1) ?? [],
+    };
+    expect(variablePart(other)).toMatchObject({ process: other.process, mounts: other.mounts });
+    expect(() => checkOciSpec(variablePart(other))).toThrow(/capabilities/);
+  });
+
+  test('kernel parameters, and what docker hides', () => {
+    expect(build('').linux?.sysctl).toEqual({ 'net.core.somaxconn': '1024', 'kernel.x': 'a=b' });
+    expect(build('').linux?.maskedPaths).toContain('/proc/kcore');
+    expect(build('').linux?.readonlyPaths).toContain('/proc/sys');
   });
 
   test('numbers of a numeric user, and the words for init', () => {
@@ -126,11 +150,16 @@ describe('signals', () => {
     ['9', 9],
     [34, 34],
     ['SIGUSR1', 10],
+    ['SIGRTMIN+1', 35],
+    ['RTMAX-2', 62],
   ])('%s', (signal, number) => {
     expect(signalNumber(signal)).toBe(number);
   });
 
-  test.each(['SIGFOO', '', '0', '65', -1, 1.5, 'toString'])('not %s', (signal) => {
-    expect(() => signalNumber(signal)).toThrow(expect.objectContaining({ code: 'ERR_SIGNAL' }));
-  });
+  test.each(['SIGFOO', 'RTMIN-1', 'RTMAX+1', '', '0', '65', -1, 1.5, 'toString'])(
+    'not %s',
+    (signal) => {
+      expect(() => signalNumber(signal)).toThrow(expect.objectContaining({ code: 'ERR_SIGNAL' }));
+    },
+  );
 });

@@ -123,6 +123,7 @@ describe('remove', () => {
       deleted: [],
       blobs: 0,
       layers: 0,
+      bytes: 0,
     });
     await failure(store.resolve('first:1'), 'ERR_IMAGE_NOT_FOUND');
     const removed = await store.remove('alias:1');
@@ -161,9 +162,29 @@ describe('remove', () => {
       deleted: [],
       blobs: 0,
       layers: 0,
+      bytes: 0,
     });
     expect((await store.resolve(image?.id ?? '')).lower).toHaveLength(1);
     await store.remove(image?.id ?? '', { inUse: () => [] });
+    expectEmptyStore(store.root);
+  });
+
+  test('and a container that is being made at the same time: one of the two sees the other', async () => {
+    const store = newStore();
+    const [image] = await store.load(source('raced:1', one));
+    const resolved = await store.resolve('raced:1');
+    // Used between the two looks of the removal.
+    let looks = 0;
+    const inUse = () => (looks++ === 0 ? [] : [image?.id ?? '']);
+    await failure(store.remove('raced:1', { inUse }), 'ERR_IMAGE_IN_USE');
+    expect(looks).toBe(2);
+    store.confirm(resolved);
+    expect(await store.resolve('raced:1')).toEqual(resolved);
+    // Used after both.
+    await store.remove('raced:1', { inUse: () => [] });
+    expect(() => store.confirm(resolved)).toThrow(
+      expect.objectContaining({ code: 'ERR_IMAGE_NOT_FOUND' }),
+    );
     expectEmptyStore(store.root);
   });
 });

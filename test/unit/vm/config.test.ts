@@ -69,8 +69,11 @@ describe('checkVmConfig', () => {
 });
 
 test('vmmArguments says everything that the config does', () => {
-  expect(vmmArguments({ ...good, debug: true, statistics: true, cmdline: 'a=b c' })).toEqual([
-    ...['--cpus', '2', '--memory', '134217728', '--cmdline', 'a=b c', '--debug', '--statistics'],
+  const memoryReservation = 64 * 1024 * 1024;
+  const more = { memoryReservation, debug: true, statistics: true, cmdline: 'a=b c' };
+  expect(vmmArguments({ ...good, ...more })).toEqual([
+    ...['--cpus', '2', '--memory', '134217728', '--balloon', '67108864'],
+    ...['--cmdline', 'a=b c', '--debug', '--statistics'],
     ...['--overlay', 'tag=root,layers=/r/layers,lower=top:base,state=/r/containers/a'],
     ...['--share', 'tag=vol0,path=/data,with:signs'],
     ...['--share', 'tag=vol1,ro,ownership=xattrs,path=/ro'],

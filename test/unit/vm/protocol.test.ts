@@ -6,6 +6,7 @@ import {
   AGENT_VERSION,
   CONTROL_VERSION,
   ControlFrame,
+  EXEC_TERMINAL,
   FRAME_HEADER,
   FRAME_MAX,
   Failure,
@@ -62,6 +63,7 @@ describe('agreement with native/protocol', () => {
     expect(constants.get('CLEARVM_CONTROL_VERSION')).toBe(CONTROL_VERSION);
     expect(constants.get('CLEARVM_AGENT_VERSION')).toBe(AGENT_VERSION);
     expect(constants.get('CLEARVM_MOUNT_FILE')).toBe(MOUNT_FILE);
+    expect(constants.get('CLEARVM_EXEC_TERMINAL')).toBe(EXEC_TERMINAL);
     expect(text).toMatch(/#define CLEARVM_FRAME_MAX \(1u << 20\)/);
     expect(FRAME_MAX).toBe(1 << 20);
   });

@@ -136,13 +136,27 @@ describe('encodeSpec', () => {
     ]);
   });
 
-  test('files and sysctls', () => {
-    const spec = { ...minimal, linux: { sysctl: { 'net.core.somaxconn': '1024' } } };
+  test('files, sysctls, and paths to hide', () => {
+    const linux = {
+      sysctl: { 'net.core.somaxconn': '1024' },
+      maskedPaths: ['/proc/kcore'],
+      readonlyPaths: ['/proc/sys', '/proc/bus'],
+      resources: { pids: { limit: 70 } },
+    };
+    const spec = { ...minimal, linux };
     const files = [{ path: '/etc/hosts', mode: 0o644, content: '127.0.0.1 ä\n' }];
     expect(values(spec, SpecTag.FILE, { files })[0]?.toString('hex')).toBe(
       'a4010000' + Buffer.from('/etc/hosts\x00127.0.0.1 ä\n').toString('hex'),
     );
     expect(values(spec, SpecTag.SYSCTL).map(String)).toEqual(['net.core.somaxconn=1024']);
+    expect(values(spec, SpecTag.PIDS).map((value) => value.readUInt32LE(0))).toEqual([70]);
+    const unlimited = { ...minimal, linux: { resources: { pids: { limit: -1 } } } };
+    expect(values(unlimited, SpecTag.PIDS)).toEqual([]);
+    expect(values(spec, SpecTag.OOM_SCORE)).toEqual([]);
+    const scored = withProcess({ oomScoreAdj: -500 });
+    expect(values(scored, SpecTag.OOM_SCORE).map((value) => value.readInt32LE(0))).toEqual([-500]);
+    expect(values(spec, SpecTag.MASK).map(String)).toEqual(['/proc/kcore']);
+    expect(values(spec, SpecTag.READONLY).map(String)).toEqual(['/proc/sys', '/proc/bus']);
   });
 
   test.each([
@@ -162,6 +176,22 @@ describe('encodeSpec', () => {
     expect(() => encodeSpec(withProcess({ args: ['x'.repeat(1 << 20)] }), context)).toThrow(
       expect.objectContaining({ code: 'ERR_SPEC_TOO_LARGE' }),
     );
+  });
+
+  test('lists that cannot change are encoded once, and come to the same', () => {
+    const rlimits = [
+      { type: 'RLIMIT_CORE', soft: 1, hard: 2 },
+      { type: 'RLIMIT_NOFILE', soft: 3, hard: 4 },
+    ];
+    const names = ['CAP_CHOWN', 'CAP_SYSLOG'];
+    const spec = withProcess({ rlimits, capabilities: { bounding: names, ambient: names } });
+    spec.linux = { maskedPaths: ['/a', '/b'], readonlyPaths: ['/c'] };
+    const expected = encodeSpec(spec, context);
+    for (const list of [rlimits, names, spec.linux.maskedPaths, spec.linux.readonlyPaths]) {
+      Object.freeze(list);
+    }
+    expect(encodeSpec(spec, context)).toEqual(expected);
+    expect(encodeSpec(spec, context)).toEqual(expected);
   });
 });
 

@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
+import { failureError } from '../../../src/vm/failure.js';
 import { Failure, Timeline } from '../../../src/vm/protocol.js';
 import { TimelineRecorder } from '../../../src/vm/timings.js';
-import { failureError } from '../../../src/vm/vmm.js';
 
 function failure(kind: number, exitCode: number, message: string, log = ''): Buffer {
   const head = Buffer.alloc(12);

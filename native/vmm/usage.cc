@@ -1,0 +1,42 @@
+#include "native/vmm/options.h"
+
+namespace clearvm::vmm {
+
+const char kUsage[] =
+    "usage: clearvm-vmm --kernel PATH [option ...]\n"
+    "Runs one virtual machine. The engine starts it; by hand it is for debugging.\n"
+    "\n"
+    "  --kernel PATH | --kernel-fd N    the guest kernel: an uncompressed ELF vmlinux\n"
+    "  --initrd PATH | --initrd-fd N    the initramfs that holds /init\n"
+    "  --spec PATH | --spec-fd N        what init is to run (without a control socket)\n"
+    "  --control-fd N                   the control socket, a connected Unix stream socket\n"
+    "  --listen-fd N                    a listening one, for exec, signals, pauses and metrics\n"
+    "  --cpus N                         1 to 32 (default 1)\n"
+    "  --cpu-limit N                    thousandths of a processor that they use at most\n"
+    "  --cpuset-cpus LIST               of the host's processors, those to run on, as in 0-3,7\n"
+    "  --memory SIZE                    bytes, or with k, m, g behind (default 128m)\n"
+    "  --balloon SIZE                   of it, what the guest leaves to the host while it can\n"
+    "  --memory-backing auto|memfd|anonymous|hugepages\n"
+    "  --cmdline TEXT                   appended to the kernel's command line\n"
+    "  --share tag=TAG[,ro][,ownership=host|xattrs],path=PATH   export a directory by 9p\n"
+    "  --overlay tag=TAG[,ro][,userxattr],layers=DIR,lower=A:B[,base=DIR],state=DIR    export an "
+    "overlay by 9p\n"
+    "  --unserved TAG                   a 9p device that answers nothing but errors\n"
+    "  --stdin-fd N, --stdout-fd N, --stderr-fd N   the container's standard streams\n"
+    "  --terminal                       they are a terminal's: stdin and stdout of one stream\n"
+    "  --console-fd N                   a copy of the kernel log goes there\n"
+    "  --vsock PATH                     a Unix socket through which the host reaches guest ports\n"
+    "  --jail none|self|spawned         how it is confined (default self)\n"
+    "  --netns PATH                     with --jail spawned: an empty network namespace\n"
+    "  --debug                          a talkative guest kernel\n"
+    "  --boot-only                      end when init is ready, and print the timeline\n"
+    "  --template PATH                  fork this VM; boot where it is not there or no good\n"
+    "  --template-cache PREFIX          of files that are kept of it while the host is up\n"
+    "  --template-save PATH             boot, write a template when init is ready, and end\n"
+    "  --restore PATH                   go on from this snapshot of a VM\n"
+    "  --restore-checked PATH           a file in which is kept that its memory was checked\n"
+    "  --statistics                     count VM exits until init's start, for the metrics\n"
+    "  --probe                          say what /dev/kvm can do, and exit\n"
+    "  --help, --version\n";
+
+}  // namespace clearvm::vmm
