@@ -118,6 +118,8 @@ constexpr uint32_t kVisibleXcr0 = 0x2e7;
 
 constexpr uint32_t kKvmSignature = 0x40000000;
 constexpr uint32_t kKvmTiming = 0x40000010;
+// The default of KVM's parameter tsc_tolerance_ppm.
+constexpr uint64_t kTscTolerance = 250;  // millionths
 // KVM's local APIC timer counts nanoseconds: a bus of 1 GHz (APIC_BUS_CYCLE_NS).
 constexpr uint32_t kApicBusKhz = 1'000'000;
 
@@ -226,6 +228,17 @@ kvm_cpuid_entry2* FindCpuid(CpuidTable& table, uint32_t function, uint32_t index
 
 const kvm_cpuid_entry2* FindCpuid(const CpuidTable& table, uint32_t function, uint32_t index) {
   return FindCpuid(const_cast<CpuidTable&>(table), function, index);
+}
+
+bool CpuidFits(CpuidTable then, const CpuidTable& now) {
+  kvm_cpuid_entry2* old_timing = FindCpuid(then, kKvmTiming);
+  const kvm_cpuid_entry2* timing = FindCpuid(now, kKvmTiming);
+  if (old_timing != nullptr && timing != nullptr) {
+    const auto [less, more] = std::minmax(old_timing->eax, timing->eax);
+    if ((more - less) * uint64_t{1'000'000} <= less * kTscTolerance) old_timing->eax = timing->eax;
+  }
+  return then.size() == now.size() &&
+         std::memcmp(then.data(), now.data(), now.size() * sizeof now[0]) == 0;
 }
 
 bool IsIntel(const CpuidTable& table) { return NamesVendor(table, "GenuineIntel"); }

@@ -2,7 +2,6 @@
 // the structures, KVM's among them: what reads it is as vmm/template.h says.
 #include <algorithm>
 #include <condition_variable>
-#include <cstring>
 #include <mutex>
 
 #include "native/kvm/vcpu_state.h"
@@ -19,10 +18,6 @@ constexpr uint8_t kTssBusy = 2;
 
 Error StateError(const char* what) {
   return Error{"ERR_MACHINE_STATE", 0, "", std::string("the saved machine: ") + what};
-}
-
-bool SameCpuid(std::span<const kvm_cpuid_entry2> a, std::span<const kvm_cpuid_entry2> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
 }  // namespace
@@ -112,8 +107,8 @@ Result<void> Machine::Save(const kvm::System& system, ByteWriter& out,
 }
 
 Result<void> Machine::RestoreProcessors(ByteReader& in) {
-  if (!SameCpuid(in.TakeList<kvm_cpuid_entry2>(kMaxCpuid), cpuid_)) {
-    return StateError("this host's processor or KVM has other features");
+  if (!kvm::CpuidFits(in.TakeList<kvm_cpuid_entry2>(kMaxCpuid), cpuid_)) {
+    return StateError("this host's processor or KVM has other features, or another TSC rate");
   }
   kvm_clock_data clock{};
   clock.clock = in.Take<uint64_t>();

@@ -112,6 +112,33 @@ describe('a restored container', () => {
   });
 });
 
+test('a snapshot goes on on another host, which has the image', async () => {
+  const carry = `tar -C ${ROOT}/snapshots`;
+  await sh(`${AWAIT}
+    clearvm run -d --name here ${IMAGE} sh -c '
+      exec 3<> /tmp/nameless; rm /tmp/nameless; x=secret; echo kept >&3; echo ready
+      until [ -e /tmp/go ]; do sleep 0.1; done; cat /proc/self/fd/3; echo "variable $x"' > /dev/null
+    await here ready
+    clearvm snapshot create here carried; clearvm rm here > /dev/null`);
+  const carried = await host.lab.run(['sh', '-c', `${carry} -cz carried`]);
+  expect(carried).toMatchObject({ status: 0, stderr: Buffer.alloc(0) });
+  const other = await startHost();
+  try {
+    const unpacked = await other.lab.run(
+      ['sh', '-c', `mkdir -m 700 ${ROOT}/snapshots; ${carry} -xz`],
+      { stdin: carried.stdout },
+    );
+    expect(unpacked).toMatchObject({ status: 0, stderr: Buffer.alloc(0) });
+    const { stdout, stderr } = await other.shell(`
+      clearvm snapshot restore --name there carried > /dev/null
+      clearvm exec there touch /tmp/go; clearvm wait there; clearvm logs there; clearvm rm there`);
+    expect({ stdout, stderr }).toEqual({ stdout: '0\nkept\nvariable secret\nthere\n', stderr: '' });
+  } finally {
+    await other.close();
+  }
+  expect(await sh('clearvm snapshot rm carried')).toBe('carried\n');
+});
+
 test('forks share nothing that must be their own, and have the right time', async () => {
   const script = `
     import { Engine } from '${PROJECT}/dist/index.js';

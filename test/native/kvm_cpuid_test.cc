@@ -169,6 +169,27 @@ TEST(Cpuid, TellsTheTime) {
   EXPECT_EQ(FindCpuid(unknown, 0x40000000)->eax, 0x40000001u);
 }
 
+TEST(Cpuid, SavedGuestsFitWhereFeaturesAndTscRateAreTheSame) {
+  const auto told = [](uint32_t khz) {
+    CpuidPolicy policy;
+    policy.tsc_khz = khz;
+    return GuestCpuid(Everything("GenuineIntel"), policy);
+  };
+  // A rate is measured, and KVM takes 250 millionths for no difference.
+  for (uint32_t khz : {2'500'000u, 2'500'625u, 2'499'376u}) {
+    EXPECT_TRUE(CpuidFits(told(2'500'000), told(khz))) << khz;
+    EXPECT_TRUE(CpuidFits(told(khz), told(2'500'000))) << khz;
+  }
+  for (uint32_t khz : {0u, 2'500'626u, 2'499'374u, 4'294'967'295u}) {
+    EXPECT_FALSE(CpuidFits(told(2'500'000), told(khz))) << khz;
+    EXPECT_FALSE(CpuidFits(told(khz), told(2'500'000))) << khz;
+  }
+  CpuidTable other = told(2'500'000);
+  FindCpuid(other, 0x7)->ebx ^= 1;
+  EXPECT_FALSE(CpuidFits(told(2'500'000), other));
+  EXPECT_FALSE(CpuidFits({}, other));
+}
+
 TEST(Cpuid, TakesAnEmptyTable) {
   CpuidTable table = GuestCpuid({}, {});
   SetApicId(table, 3);
