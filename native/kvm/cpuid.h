@@ -30,8 +30,8 @@ kvm_cpuid_entry2* FindCpuid(CpuidTable& table, uint32_t function, uint32_t index
 const kvm_cpuid_entry2* FindCpuid(const CpuidTable& table, uint32_t function, uint32_t index = 0);
 
 // Whether a guest that was told `then` can go on where it would be told `now`: features must be the
-// same, and the TSC as fast, but for the difference that KVM does not scale either. Kernels measure
-// the rate, and never find quite the same twice.
+// same, and the TSC as fast, but for the difference that KVM does not scale either. A rate that a
+// kernel has measured need not be the same at the next boot.
 bool CpuidFits(CpuidTable then, const CpuidTable& now);
 
 // True when leaf 0 of `table` names Intel: such guests need BootMsrs().
