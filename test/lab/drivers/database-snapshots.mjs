@@ -51,14 +51,19 @@ for (let round = 0; round < rounds; round++) {
   before = await untilMoreThan(before, db);
   await snapshots.create('db', { name: 's', leaveRunning: true });
   const restored = await snapshots.restore('s', { name: 'restored' });
-  // It goes on: its clients have come with it, and write more than it had when it was first asked.
-  await untilMoreThan(await transactions(restored), restored);
-  await output(restored, [
-    'sh',
-    '-c',
-    'pkill -INT pgbench; while pgrep pgbench; do sleep 0.1; done',
-  ]);
-  await checkBooks(restored);
+  try {
+    // It goes on: its clients have come with it, and write more than it had when it was first asked.
+    await untilMoreThan(await transactions(restored), restored);
+    await output(restored, [
+      'sh',
+      '-c',
+      'pkill -INT pgbench; while pgrep pgbench; do sleep 0.1; done',
+    ]);
+    await checkBooks(restored);
+  } catch (error) {
+    for await (const { log } of restored.logs()) process.stderr.write(log);
+    throw error;
+  }
   await restored.remove({ force: true });
   await snapshots.remove('s');
 }
