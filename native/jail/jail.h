@@ -43,6 +43,8 @@ struct Plan {
 // its own.
 struct Entered {
   std::vector<UniqueFd> overlays;
+  // Their upper directories, to look at only: what is there is not the image's. Invalid: none.
+  std::vector<UniqueFd> uppers;
   std::vector<UniqueFd> shares;
   // /proc/self/fd of a procfs that shows this process and nothing else: how an O_PATH fd is
   // reopened.

@@ -153,6 +153,11 @@ Result<Entered> EnterRoot(const Plan& plan) {
   CLEARVM_RETURN_IF_ERROR(MountTmpfs());
   const std::string root = kMountPoint;
   for (size_t i = 0; i < plan.overlays.size(); i++) {
+    UniqueFd upper;
+    if (!plan.overlays[i].state.empty()) {
+      CLEARVM_ASSIGN(upper, CloneTree(plan.overlays[i].state + "/upper", true));
+    }
+    entered.uppers.push_back(std::move(upper));
     CLEARVM_ASSIGN(UniqueFd fd,
                    MountOverlay(plan.overlays[i], root + "/overlay" + std::to_string(i)));
     entered.overlays.push_back(std::move(fd));

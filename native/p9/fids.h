@@ -77,6 +77,7 @@ struct Fid {
   bool writable = false;  // kFile
   bool locked = false;    // has held a lock
   uint32_t flags = 0;     // kFile and kDirectory: Tlopen's or Tlcreate's
+  uint32_t window = 0;    // kFile: its place in the window (window.h), or 0
   NodeRef node;
   // Where the walk found it, for Tremove and Trename only; they verify that it is still there.
   NodeRef parent;

@@ -55,14 +55,24 @@ Result<std::unique_ptr<Server>> Server::Create(Export config) {
     return SystemError(kCode, "openat(/proc/self/fd)",
                        "9p export: the given /proc/self/fd is not this process's");
   }
-  return std::unique_ptr<Server>(new Server(std::make_unique<State>(
-      std::move(fs), std::move(root), config.max_message, config.max_fids)));
+  NodeRef upper;
+  if (config.upper.valid()) {
+    if (const Errno error = fs->Adopt(std::move(config.upper), &upper); error != 0) {
+      errno = error;
+      return SystemError(kCode, "fstat", "9p export: cannot stat its upper directory");
+    }
+  }
+  auto state =
+      std::make_unique<State>(std::move(fs), std::move(root), config.max_message, config.max_fids);
+  state->SetWindow(config.window, std::move(upper));
+  return std::unique_ptr<Server>(new Server(std::move(state)));
 }
 
 size_t Server::Handle(std::span<const iovec> request, std::span<const iovec> reply) {
   return state_->Handle(request, reply);
 }
 
+void Server::UseWindow() { state_->UseWindow(); }
 void Server::Reset() { state_->Reset(); }
 Result<void> Server::Save(ByteWriter& out) { return state_->Save(out); }
 Result<void> Server::Restore(ByteReader& in) { return state_->Restore(in); }

@@ -33,6 +33,12 @@ struct Export {
   // belong, even by O_APPEND while the host's file still lacks what the client has cached.
   bool exclusive = false;
   Ownership ownership = Ownership::kHost;
+  // Read-only memory that the client sees as well, for files that do not change (window.h); empty:
+  // none. Only for an overlay, and `exclusive`.
+  std::span<uint8_t> window;
+  // The overlay's upper directory, O_PATH: what is not below it never changes. Invalid: it has
+  // none.
+  UniqueFd upper;
   uint32_t max_message = 512 * 1024;  // msize limit, bytes, 4096 to 1 MiB
   uint32_t max_fids = 65536;          // fids alive at once; more get ENFILE
 };
@@ -51,6 +57,9 @@ class Server {
   // filled; 0 when not even an Rlerror fits. Never fails otherwise: whatever is wrong with a
   // message is answered with Rlerror.
   size_t Handle(std::span<const iovec> request, std::span<const iovec> reply);
+
+  // The client looks at the window: from now on, Rlopen's iounit is the file's place in it.
+  void UseWindow();
 
   // Forgets every fid, as a new Tversion does.
   void Reset();

@@ -18,8 +18,14 @@ Session::Session(std::unique_ptr<HostFs> fs, NodeRef root, uint32_t max_message,
       fids_(max_fids),
       locks_(fs_.get(), kMaxLocks) {}
 
+void Session::SetWindow(std::span<uint8_t> memory, NodeRef upper) {
+  if (!memory.empty()) window_ = std::make_unique<Window>(memory);
+  upper_ = std::move(upper);
+}
+
 void Session::Reset() {
   fids_.Clear();
+  if (window_ != nullptr) window_->Clear();
   locks_.Clear();
   links_.clear();
   xattr_bytes_ = 0;
@@ -270,6 +276,7 @@ Errno Session::Clunk(Call& call) {
 void Session::Forget(Fid* fid) {
   if (fid->locked) locks_.ReleaseAll(*fid);
   if (fid->xattr != nullptr) xattr_bytes_ -= fid->xattr->size;
+  if (fid->window != 0) window_->Release(fid->window);
   fids_.Erase(fid);
 }
 

@@ -14,6 +14,7 @@
 #include "native/p9/host_fs.h"
 #include "native/p9/locks.h"
 #include "native/p9/server.h"
+#include "native/p9/window.h"
 
 namespace clearvm::p9 {
 
@@ -24,6 +25,8 @@ class Session {
   // See Server::Handle.
   size_t Handle(Scattered request, Scattered reply);
   void Reset();
+  void SetWindow(std::span<uint8_t> memory, NodeRef upper);
+  void UseWindow() { window_used_ = window_ != nullptr; }
   // See Server's.
   Result<void> Save(ByteWriter& out);
   Result<void> Restore(ByteReader& in);
@@ -86,6 +89,9 @@ class Session {
   Errno Lock(Call& call);
   Errno GetLock(Call& call);
   Errno OpenNode(const Node& node, uint32_t flags, UniqueFd* io);
+  // Shows an open file in the window if it cannot change, and is worth it.
+  void ShowInWindow(Fid* fid);
+  bool InImage(const Node& node);
   // Opens a fid that was open in another session.
   Errno Reopen(Fid* fid, FidKind kind, uint32_t flags);
 
@@ -133,7 +139,10 @@ class Session {
   bool negotiated_ = false;
   FidTable fids_;
   LockTable locks_;
-  std::vector<KnownLink> links_;  // the newest
+  std::unique_ptr<Window> window_;  // none: nullptr
+  bool window_used_ = false;        // the client knows of it
+  NodeRef upper_;                   // what may change; none: nothing does
+  std::vector<KnownLink> links_;    // the newest
   size_t xattr_bytes_ = 0;
   std::array<uint8_t, kMaxFields> request_fields_;
   std::array<uint8_t, kMaxReplyFields> reply_fields_;

@@ -109,6 +109,7 @@ Errno Session::SetAttributes(Call& call) {
   const Node& node = *fid->node;
   const int io = fid->kind == FidKind::kPath ? -1 : fid->io_fd();
   if ((valid & kSetSize) != 0) {
+    if (window_ != nullptr) window_->Forget(node);
     error = fs_->SetSize(node, fid->kind == FidKind::kFile && fid->writable ? io : -1, size);
     if (error != 0) return error;
   }

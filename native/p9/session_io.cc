@@ -69,8 +69,32 @@ Errno Session::OpenNode(const Node& node, uint32_t flags, UniqueFd* io) {
   if ((flags & kOpenTruncate) != 0) {
     if (const Errno error = fs_->DropSetId(node, opened.get()); error != 0) return error;
   }
+  if (Writes(flags) && window_ != nullptr) window_->Forget(node);
   *io = std::move(opened);
   return 0;
+}
+
+// Overlayfs makes no change to a layer of the image: what is changed is first copied to the upper
+// directory, under the same path.
+bool Session::InImage(const Node& node) {
+  if (!upper_) return true;
+  std::string path;
+  NodeRef changed;
+  if (fs_->FindPath(*root_, node, &path) != 0) return false;
+  const Errno error = fs_->OpenPath(*upper_, path, &changed);
+  return error == ENOENT || error == ENOTDIR;
+}
+
+void Session::ShowInWindow(Fid* fid) {
+  // Less is read as fast by a message, and mapping it costs as much.
+  constexpr off_t kLeast = 32 * 1024;
+  if (!window_used_ || fid->kind != FidKind::kFile || Writes(fid->flags)) return;
+  const Node& node = *fid->node;
+  fid->window = window_->Find(node);
+  struct stat is;
+  if (fid->window != 0 || ::fstat(fid->io_fd(), &is) < 0) return;
+  if (is.st_size < kLeast || !InImage(node)) return;
+  fid->window = window_->Show(node, fid->io_fd(), static_cast<uint64_t>(is.st_size));
 }
 
 Errno Session::Reopen(Fid* fid, FidKind kind, uint32_t flags) {
@@ -93,8 +117,9 @@ Errno Session::Open(Call& call) {
   if (fid->kind != FidKind::kPath) return EBADF;
   if (const Errno error = OpenNode(*fid->node, flags, &fid->io); error != 0) return error;
   MarkOpen(fid, S_ISDIR(fid->node->type) ? FidKind::kDirectory : FidKind::kFile, flags);
+  ShowInWindow(fid);
   call.out.PutQid(fid->node->qid);
-  call.out.U32(0);  // iounit: as much as a message holds
+  call.out.U32(fid->window);  // iounit, or what stands for it; 0: as much as a message holds
   return 0;
 }
 

@@ -43,6 +43,7 @@ struct SavedFid {
   uint32_t node;  // indices into the list of nodes
   uint32_t parent;
   uint32_t flags;
+  uint32_t window;
   FidKind kind;
   uint8_t zero[3];
 };
@@ -228,8 +229,9 @@ Result<void> Session::Save(ByteWriter& out) {
     const auto index = [&](const NodeRef& node) {
       return indices.at(Key{node->device, node->inode});
     };
-    out.Put(
-        SavedFid{fid.number, fid.uid, index(fid.node), index(fid.parent), fid.flags, fid.kind, {}});
+    const uint32_t window = fid.window != 0 && window_->Current(fid.window) ? fid.window : 0;
+    out.Put(SavedFid{
+        fid.number, fid.uid, index(fid.node), index(fid.parent), fid.flags, window, fid.kind, {}});
     PutText(out, fid.name);
     if (fid.xattr == nullptr) return;
     PutText(out, fid.xattr->name);
@@ -354,6 +356,14 @@ Result<void> Session::RestoreFid(ByteReader& in, const SavedNodes& nodes) {
     return FilesError(entry.path, std::string("is open in the snapshot, and cannot be opened: ") +
                                       std::strerror(error));
   }
+  if (saved.window == 0) return {};
+  // The client has it mapped at that place, and reads there.
+  struct stat is;
+  if (!window_used_ || ::fstat(fid->io_fd(), &is) < 0 ||
+      !window_->ShowAt(saved.window, *fid->node, fid->io_fd(), static_cast<uint64_t>(is.st_size))) {
+    return StateError("a file that cannot be shown where it was");
+  }
+  fid->window = saved.window;
   return {};
 }
 

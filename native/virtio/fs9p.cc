@@ -15,6 +15,9 @@ namespace {
 // Linux's v9fs uses at most 128 buffers for a request (VIRTQUEUE_NUM), whatever the queue's size.
 constexpr std::array<uint16_t, 1> kQueueSizes = {128};
 constexpr uint64_t kFeatureMountTag = 1;
+// Ours (guest-kernel/patches): the configuration space names guest memory that shows files.
+constexpr uint64_t kFeatureWindow = 1ull << 22;
+constexpr size_t kWindowOffset = 40;
 constexpr size_t kMaxTag = 31;
 constexpr int kBudget = 64;
 constexpr uint8_t kRlerror = 7;
@@ -39,21 +42,28 @@ uint32_t Refuse(const Chain& chain) {
 
 class Fs9p final : public Device {
  public:
-  Fs9p(const std::string& tag, std::unique_ptr<p9::Server> server) : server_(std::move(server)) {
+  Fs9p(const std::string& tag, std::unique_ptr<p9::Server> server, WindowPlace window)
+      : server_(std::move(server)), features_(kFeatureMountTag) {
     // struct virtio_9p_config: le16 tag_len, then the tag.
     config_ = {static_cast<uint8_t>(tag.size()), 0};
     for (char c : tag) config_.push_back(static_cast<uint8_t>(c));
+    if (window.size == 0) return;
+    features_ |= kFeatureWindow;
+    config_.resize(kWindowOffset + sizeof window);
+    std::memcpy(config_.data() + kWindowOffset, &window, sizeof window);
   }
 
   uint32_t device_id() const override { return kDeviceId9p; }
-  uint64_t features() const override { return kFeatureMountTag; }
+  uint64_t features() const override { return features_; }
   std::span<const uint16_t> queue_max_sizes() const override { return kQueueSizes; }
   void ReadConfig(uint32_t offset, std::span<uint8_t> out) const override {
     if (offset >= config_.size()) return;
     std::memcpy(out.data(), config_.data() + offset, std::min(out.size(), config_.size() - offset));
   }
 
-  Result<void> Activate(uint64_t, std::vector<Queue> queues, Interrupt* interrupt) override {
+  Result<void> Activate(uint64_t features, std::vector<Queue> queues,
+                        Interrupt* interrupt) override {
+    if (server_ != nullptr && (features & kFeatureWindow) != 0) server_->UseWindow();
     requests_ = std::move(queues[0]);
     interrupt_ = interrupt;
     return {};
@@ -89,6 +99,7 @@ class Fs9p final : public Device {
 
  private:
   std::unique_ptr<p9::Server> server_;
+  uint64_t features_;
   std::vector<uint8_t> config_;
   Queue requests_;
   Chain chain_;
@@ -97,7 +108,8 @@ class Fs9p final : public Device {
 
 }  // namespace
 
-Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Server> server) {
+Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Server> server,
+                                         WindowPlace window) {
   const auto allowed = [](char c) {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '.' || c == '-';
@@ -106,7 +118,7 @@ Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Se
     return Error{"ERR_9P_TAG", 0, "",
                  "the mount tag \"" + tag + "\" is not 1 to 31 characters of A-Z a-z 0-9 _ . -"};
   }
-  return std::unique_ptr<Device>(std::make_unique<Fs9p>(tag, std::move(server)));
+  return std::unique_ptr<Device>(std::make_unique<Fs9p>(tag, std::move(server), window));
 }
 
 }  // namespace clearvm::virtio

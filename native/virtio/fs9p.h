@@ -12,7 +12,14 @@ namespace clearvm::virtio {
 
 // `tag`: the mount tag, 1 to 31 bytes of [A-Za-z0-9_.-]. Without a server every request is answered
 // by an error: a device that a guest has, and that nobody uses. Errors: ERR_9P_TAG.
-Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Server> server);
+// `window`: where the guest has what the server shows (p9::Export::window); a template's device has
+// one before it has a server.
+struct WindowPlace {
+  uint64_t address = 0;  // guest-physical
+  uint64_t size = 0;     // bytes; 0: there is none
+};
+Result<std::unique_ptr<Device>> Create9p(std::string tag, std::unique_ptr<p9::Server> server,
+                                         WindowPlace window = {});
 
 }  // namespace clearvm::virtio
 

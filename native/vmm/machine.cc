@@ -96,11 +96,17 @@ Result<void> Machine::EnterKernel(const boot::BootEntry& entry) {
 // ever.
 Result<void> Machine::ShareRegisters(const kvm::System& system) {
   const size_t size = config_.devices * virtio::kMmioSize;
-  void* address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  constexpr size_t kAll = kvm::kWindowStart + kvm::kWindowSize - kvm::kMmioHoleStart;
+  void* address =
+      ::mmap(nullptr, kAll, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) return SystemError("ERR_VMM", "mmap", "cannot map device registers");
-  registers_ = UniqueMapping(address, size);
+  registers_ = UniqueMapping(address, kAll);
+  if (::mprotect(address, size, PROT_READ | PROT_WRITE) != 0) {
+    return SystemError("ERR_VMM", "mprotect", "cannot map device registers");
+  }
   if (system.CheckExtension(KVM_CAP_READONLY_MEM) == 0) return {};
-  const kvm::MemoryRegion region{kvm::kMmioHoleStart, size, registers_.data(), 0};
+  window_ = registers_.bytes().last(kvm::kWindowSize);
+  const kvm::MemoryRegion region{kvm::kMmioHoleStart, kAll, registers_.data(), 0};
   return vm_.SetMemorySlot(kRegisterSlot, region, true);
 }
 

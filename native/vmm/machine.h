@@ -91,6 +91,9 @@ class Machine {
   // Has Start leave the vCPUs paused.
   void StartPaused() { paused_ = true; }
   const kvm::GuestMemory& memory() const { return memory_; }
+  // What the guest has at kvm::kWindowStart, to read only: all zeroes until somebody maps something
+  // there. Empty: it has nothing there.
+  std::span<uint8_t> window() const { return window_; }
 
   // "name value" lines: exits by kind, and KVM's statistics as they stood at init's start if they
   // were asked for.
@@ -121,6 +124,7 @@ class Machine {
   KernelLog* log_;
   kvm::GuestMemory memory_;  // outlives the VM
   UniqueMapping registers_;  // of all devices; the guest reads them without an exit
+  std::span<uint8_t> window_;
   UniqueFd swallowed_;       // an eventfd that nobody reads: writes without a meaning to us
   kvm::Vm vm_;
   kvm::CpuidTable cpuid_;    // of the boot processor

@@ -36,8 +36,11 @@ Result<void> Vmm::AddDevices(jail::Entered entered, EventLoop* io_loop,
 // Each export on a thread of its own: a slow volume must not hold up the root.
 Result<void> Vmm::AddExports(jail::Entered entered, EventLoop* io_loop) {
   for (const ExportOption& option : options_.exports) {
+    // The first device's: a template's becomes the root's.
+    virtio::WindowPlace window;
+    if (&option == &options_.exports[0]) window = {kvm::kWindowStart, machine_->window().size()};
     if (!option.served) {
-      CLEARVM_ASSIGN(auto idle, virtio::Create9p(option.tag, nullptr));
+      CLEARVM_ASSIGN(auto idle, virtio::Create9p(option.tag, nullptr, window));
       CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(std::move(idle), io_loop));
       continue;
     }
@@ -48,8 +51,12 @@ Result<void> Vmm::AddExports(jail::Entered entered, EventLoop* io_loop) {
     config.read_only = option.read_only;
     config.exclusive = option.overlay;
     config.ownership = option.ownership;
+    if (option.overlay && window.size > 0) {
+      config.window = machine_->window();
+      config.upper = std::move(entered.uppers[option.index]);
+    }
     CLEARVM_ASSIGN(auto server, p9::Server::Create(std::move(config)));
-    CLEARVM_ASSIGN(auto device, virtio::Create9p(option.tag, std::move(server)));
+    CLEARVM_ASSIGN(auto device, virtio::Create9p(option.tag, std::move(server), window));
     CLEARVM_ASSIGN(EventLoop * loop, NewLoop(jail::ThreadKind::kFs));
     CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(std::move(device), loop));
   }

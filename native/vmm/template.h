@@ -16,8 +16,8 @@
 
 namespace clearvm::vmm {
 
-inline constexpr uint32_t kTemplateVersion = 3;
-inline constexpr uint32_t kSnapshotVersion = 1;
+inline constexpr uint32_t kTemplateVersion = 4;
+inline constexpr uint32_t kSnapshotVersion = 2;
 
 // Which of the two a file is to be.
 struct FileKind {
