@@ -134,7 +134,15 @@ static void renew_names(uint8_t* tlvs, size_t length) {
   spec_free(&spec);
 }
 
-static void read_port(void* data, size_t length) { insb(CLEARVM_PORT_IO_IDENTITY, data, length); }
+static void read_port(void* data, size_t length) {
+  /* All pages are there first: where one faults, KVM has read what was to come there, and loses it. */
+  memset(data, 0, length);
+  /* Not insb(3), which does not tell the compiler that memory changes. */
+  __asm__ volatile("rep insb"
+                   : "+D"(data), "+c"(length)
+                   : "d"((uint16_t)CLEARVM_PORT_IO_IDENTITY)
+                   : "memory");
+}
 
 int renew_at_point(void) {
   cpu_set_t all;

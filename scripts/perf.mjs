@@ -1,9 +1,10 @@
 // npm run perf: measures start-up, exits, memory and 9p on the lab's instruction clock, beside runc, crun and QEMU.
 // Prints a JSON object a line, then a table; exits with 1 if a figure exceeds its limit. docs/benchmarks/ tells how to read them.
 //
-//   npm run perf -- [--only cold,fork,clock,idle,exits,memory,growth,p9,crun,runc,microvm,cli]
+//   npm run perf -- [--only cold,fork,clock,idle,exits,memory,files,growth,p9,crun,runc,microvm,cli]
 
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   copyFileSync,
@@ -13,6 +14,7 @@ import {
   existsSync,
   openSync,
   rmSync,
+  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -26,8 +28,9 @@ import { Lab } from './lab/machine.mjs';
 const PROJECT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const LAB_MEMORY_MIB = 6144;
 const BIG_FILE_BYTES = 256 << 20;
+const SHARED_FILE_BYTES = 20 << 20;
 // Of test/perf/inside.mjs, in its order; and p9, in a process for each figure.
-const PARTS = 'cold,cli,fork,clock,idle,exits,memory,growth,crun,runc,microvm'.split(',');
+const PARTS = 'cold,cli,fork,clock,idle,exits,memory,files,growth,crun,runc,microvm'.split(',');
 const P9_LIMIT_MS = 120_000;
 const P9_TRIES = 12;
 const KILL_MONITORS = `
@@ -64,8 +67,22 @@ function limitOf(name) {
   return prefix === undefined ? LIMITS[name] : PREFIX_LIMITS[prefix];
 }
 
+/** An image's files: Node as it is here, what measures, and a file without holes. */
+function prepareFiles(root, program) {
+  mkdirSync(root);
+  const libraries = execFileSync('ldd', [process.execPath], { encoding: 'utf8' }).matchAll(
+    /(\/\S+) \(0x/g,
+  );
+  for (const file of [process.execPath, ...[...libraries].map(([, library]) => library)]) {
+    mkdirSync(path.join(root, path.dirname(file)), { recursive: true });
+    copyFileSync(file, path.join(root, file));
+  }
+  copyFileSync(program, path.join(root, 'files'));
+  writeFileSync(path.join(root, 'data'), randomBytes(SHARED_FILE_BYTES));
+}
+
 /** Builds the workloads and what is measured on into `directory`. */
-function prepare(directory) {
+function prepare(directory, wants) {
   const source = (name) => path.join(PROJECT, 'test/perf', name);
   const at = (name) => path.join(directory, name);
   const run = (...command) =>
@@ -81,6 +98,11 @@ function prepare(directory) {
     at('ready'),
   );
   run('gcc', '-O2', '-static', source('p9bench.c'), '-o', at('p9bench'));
+  if (wants('files')) {
+    run('gcc', '-O2', '-static', source('files.c'), '-o', at('files'));
+    prepareFiles(at('files-root'), at('files'));
+    run('tar', '-C', at('files-root'), '-cf', at('files.tar'), '.');
+  }
   for (const name of ['ready', 'p9bench']) {
     run(process.execPath, path.join(PROJECT, 'rootfs/mkcpio.mjs'), at(name), at(`${name}.cpio`));
   }
@@ -93,6 +115,8 @@ function prepare(directory) {
   closeSync(big);
   return {
     rootArchive: at('root.tar'),
+    filesArchive: at('files.tar'),
+    node: process.execPath,
     ready: at('ready'),
     p9bench: at('p9bench'),
     peerInitramfs: at('ready.cpio'),
@@ -104,13 +128,12 @@ function prepare(directory) {
 }
 
 /** Runs the measurements in a lab, calling `onFigure` with each as it comes. */
-async function measure(config, only, onFigure) {
+async function measure(config, wants, onFigure) {
   const own = defaultFiles(PROJECT);
-  const wants = (name) => !only || only.includes(name);
   const files = [
     ...own.files,
     path.join(PROJECT, 'test/perf/inside.mjs'),
-    ...['rootArchive', 'ready', 'p9bench', 'peerInitramfs', 'p9Initramfs'].map(
+    ...['rootArchive', 'filesArchive', 'ready', 'p9bench', 'peerInitramfs', 'p9Initramfs'].map(
       (name) => config[name],
     ),
     '/usr/bin/flock',
@@ -189,11 +212,12 @@ function table(figures) {
 }
 
 const { values } = parseArgs({ options: { only: { type: 'string' } } });
+const wants = (name) => !values.only || values.only.split(',').includes(name);
 const directory = mkdtempSync(path.join(tmpdir(), 'clearvm-perf-'));
 const figures = [];
 const valueOf = (name) => figures.find((figure) => figure.name === name)?.value;
 try {
-  await measure(prepare(directory), values.only?.split(','), (figure) => {
+  await measure(prepare(directory, wants), wants, (figure) => {
     const limit = limitOf(figure.name);
     if (limit !== undefined) figure.limit = typeof limit === 'string' ? valueOf(limit) : limit;
     figures.push(figure);

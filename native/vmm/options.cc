@@ -115,6 +115,7 @@ Result<void> ParseShare(Options& options, std::string_view text) {
 Result<void> ParseOverlay(Options& options, std::string_view text) {
   ExportOption entry{
       "", true, true, options.jail_plan.overlays.size(), false, p9::Ownership::kHost};
+  entry.window = true;
   jail::Overlay overlay;
   std::string lower;
   CLEARVM_RETURN_IF_ERROR(ForEachField(
@@ -125,6 +126,8 @@ Result<void> ParseOverlay(Options& options, std::string_view text) {
           entry.read_only = overlay.read_only = true;
         } else if (key == "userxattr" && value.empty()) {
           overlay.user_xattrs = true;
+        } else if (key == "private" && value.empty()) {
+          entry.window = false;
         } else if (key == "layers") {
           overlay.layers = value;
         } else if (key == "lower") {

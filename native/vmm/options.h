@@ -30,6 +30,7 @@ struct ExportOption {
   size_t index;  // into jail_plan.overlays or .shares
   bool read_only;
   p9::Ownership ownership;
+  bool window = false;  // the guest may map what does not change (native/p9/window.h)
 };
 
 struct Options {

@@ -51,7 +51,7 @@ Result<void> Vmm::AddExports(jail::Entered entered, EventLoop* io_loop) {
     config.read_only = option.read_only;
     config.exclusive = option.overlay;
     config.ownership = option.ownership;
-    if (option.overlay && window.size > 0) {
+    if (option.window && window.size > 0) {
       config.window = machine_->window();
       config.upper = std::move(entered.uppers[option.index]);
     }

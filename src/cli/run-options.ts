@@ -59,6 +59,10 @@ export const RUN_OPTIONS: OptionTable = {
     describe: 'What the guest makes do with as long as it can',
   },
   hugepages: { type: 'boolean', describe: "Memory in pages of 2 MiB of the host's pool" },
+  'private-files': {
+    type: 'boolean',
+    describe: "Copies of the image's files in the VM, instead of the host's pages",
+  },
   cpus: { type: 'string', value: 'COUNT', describe: 'Virtual CPUs, 0.01 to 32 (1)' },
   'cpuset-cpus': {
     type: 'string',
@@ -197,6 +201,7 @@ export async function toRunOptions(given: OptionValues, cmd: string[]): Promise<
   if (given.flag('debug')) result.debug = true;
   if (given.flag('no-template')) result.template = false;
   if (given.flag('hugepages')) result.hugepages = true;
+  if (given.flag('private-files')) result.privateFiles = true;
   if (given.flag('rm')) result.autoRemove = true;
   if (!given.flag('quiet')) result.reportPull = reportPull;
   for (const name of texts) {

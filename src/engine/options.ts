@@ -95,6 +95,11 @@ export interface RunOptions {
   memoryReservation?: string | number;
   /** Its memory is huge pages of 2 MiB of the host's pool, all of them set aside when it starts. It is booted, not forked. */
   hugepages?: boolean;
+  /**
+   * Its VM has copies of what it reads of the image, instead of mapping the host's pages, which all containers of the image share: more
+   * memory, but no VM can find out by its caches what of the image another one uses.
+   */
+  privateFiles?: boolean;
   /** Virtual CPUs: 0.01 to 32, 1 unless given. A fraction is rounded up, and the VM uses no more of the host than was given. */
   cpus?: string | number;
   /** Of the host's processors, those that the VM runs on: `0-3,7`. Any unless given. */

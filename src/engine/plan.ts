@@ -114,6 +114,7 @@ export async function planContainer(
         base: context.state.baseDirectory,
         state,
         ...(isRootless() ? { userXattrs: true } : {}),
+        ...(options.privateFiles ? { privateFiles: true } : {}),
       },
       shares: volumes.map((volume, index) => ({
         tag: `vol${index}`,

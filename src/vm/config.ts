@@ -71,6 +71,8 @@ export interface VmConfig {
     readOnly?: boolean;
     /** The overlay's own attributes are user.overlay.*, as in a user namespace they have to be. */
     userXattrs?: boolean;
+    /** The guest has copies of the layers' files: it maps none of the host's, which other VMs map too. */
+    privateFiles?: boolean;
   };
   shares: ShareConfig[];
   files: GuestFile[];
@@ -142,10 +144,10 @@ export function vmmArguments(config: VmConfig, template?: TemplateUse): string[]
   if (config.cmdline) args.push('--cmdline', config.cmdline);
   if (config.debug) args.push('--debug');
   if (config.statistics) args.push('--statistics');
-  const { layers, lower, base, state, readOnly, userXattrs } = config.root;
+  const { layers, lower, base, state, readOnly, userXattrs, privateFiles } = config.root;
   args.push(
     '--overlay',
-    `tag=root${readOnly ? ',ro' : ''}${userXattrs ? ',userxattr' : ''},layers=${layers},lower=${lower.join(':')}${base ? `,base=${base}` : ''},state=${state}`,
+    `tag=root${readOnly ? ',ro' : ''}${userXattrs ? ',userxattr' : ''}${privateFiles ? ',private' : ''},layers=${layers},lower=${lower.join(':')}${base ? `,base=${base}` : ''},state=${state}`,
   );
   for (const share of config.shares) {
     const flags =

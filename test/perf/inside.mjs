@@ -7,7 +7,18 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { Engine } from '../../dist/index.js';
 
 const config = JSON.parse(process.argv[2]);
-const { rootArchive, ready, p9bench, kernel, peerInitramfs, p9Initramfs, data, only } = config;
+const {
+  rootArchive,
+  filesArchive,
+  node,
+  ready,
+  p9bench,
+  kernel,
+  peerInitramfs,
+  p9Initramfs,
+  data,
+  only,
+} = config;
 const RUNS = 5;
 const IDLE = { cmd: ['/bin/busybox', 'sleep', '1000'], memory: '128m', cpus: 1 };
 
@@ -129,6 +140,11 @@ async function clock(engine) {
   emit('fork.clock', round(Math.max(...bounds)), 'icount-ms');
 }
 
+function pssOf(pid) {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+  return Number(/^Pss:\s+(\d+) kB/m.exec(text)[1]) / 1024;
+}
+
 /** All host memory that ten idle forked containers cost, in proportion, each. */
 async function idle(engine) {
   const COUNT = 10;
@@ -136,11 +152,7 @@ async function idle(engine) {
   const containers = [];
   for (let i = 0; i < COUNT; i++) containers.push(await engine.run('bench:latest', IDLE));
   await new Promise((resolve) => setTimeout(resolve, 1000));
-  const each = containers.map(({ vmmPid }) => {
-    const text = readFileSync(`/proc/${vmmPid}/smaps_rollup`, 'latin1');
-    return Number(/^Pss:\s+(\d+) kB/m.exec(text)[1]) / 1024;
-  });
-  emit('idle.pss', round(median(each)), 'MiB');
+  emit('idle.pss', round(median(containers.map(({ vmmPid }) => pssOf(vmmPid)))), 'MiB');
   // What a start leaves to be done later is over by then.
   await new Promise((resolve) => setTimeout(resolve, 10_000));
   const SECONDS = 20;
@@ -153,6 +165,39 @@ async function idle(engine) {
   const wakeups = containers.map((container, at) => switches(container) - before[at]);
   emit('idle.wakeups', round(median(wakeups) / SECONDS), 'a second');
   for (const container of containers) await container.stop();
+}
+
+/**
+ * What ten VMs that use the same files of one image cost each, in proportion: what the guest has of them, and its share of what the host shows them.
+ * And how long the second of them takes, on a host that has them cached.
+ */
+async function files(engine) {
+  await engine.images.import(filesArchive, { name: 'files:latest' });
+  const uses = {
+    map: ['/files', 'map', '/data'],
+    read: ['/files', 'read', '/data'],
+    node: [node, '-e', 'console.log(performance.now() * 1000); setTimeout(() => {}, 1e9)'],
+  };
+  for (const [name, cmd] of Object.entries(uses)) {
+    for (const privateFiles of [false, true]) {
+      const options = { cmd, memory: '512m', cpus: 1, stdout: 'pipe', privateFiles };
+      await engine.prepare(options);
+      const containers = [];
+      const times = [];
+      for (let i = 0; i < 10; i++) {
+        const container = await engine.run('files:latest', options);
+        container.stderr.resume();
+        containers.push(container);
+        const [line] = await once(container.stdout, 'data');
+        times.push(Number(line) / 1000);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 5000));
+      const part = `files.${name}${privateFiles ? '.private' : ''}`;
+      emit(`${part}.pss`, round(median(containers.map(({ vmmPid }) => pssOf(vmmPid)))), 'MiB');
+      emit(`${part}.time`, round(median(times)), 'icount-ms');
+      for (const container of containers) await container.stop({ timeout: 0 });
+    }
+  }
 }
 
 /** Exits until init's first instruction. */
@@ -370,6 +415,7 @@ const parts = {
   idle: () => idle(engine),
   exits: () => exits(engine),
   memory: () => memory(engine),
+  files: () => files(engine),
   growth: () => growth(engine),
   p9: () => p9(engine),
   crun: () => peer('crun', 'crun', (n) => ['run', '--bundle', '/tmp/bundle', `c${n}`], null),
