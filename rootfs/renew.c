@@ -135,7 +135,8 @@ static void renew_names(uint8_t* tlvs, size_t length) {
 }
 
 static void read_port(void* data, size_t length) {
-  /* All pages are there first: where one faults, KVM has read what was to come there, and loses it. */
+  /* All pages are there first: where one faults, KVM has read what was to come there, and loses it.
+   */
   memset(data, 0, length);
   /* Not insb(3), which does not tell the compiler that memory changes. */
   __asm__ volatile("rep insb"

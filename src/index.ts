@@ -53,7 +53,7 @@ export {
 } from './engine/running-commands.js';
 export type { ContainerUsage, DiskUsage, VolumeUsage } from './engine/usage.js';
 export { SnapshotStore, type CreateSnapshotOptions, type ForkOptions } from './engine/snapshots.js';
-export type { FileDigest, Snapshot, SocketFile } from './engine/snapshot-record.js';
+export type { FileChecksum, Snapshot, SocketFile } from './engine/snapshot-record.js';
 export {
   VolumeStore,
   type CreateVolumeOptions,

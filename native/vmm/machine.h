@@ -125,7 +125,7 @@ class Machine {
   kvm::GuestMemory memory_;  // outlives the VM
   UniqueMapping registers_;  // of all devices; the guest reads them without an exit
   std::span<uint8_t> window_;
-  UniqueFd swallowed_;       // an eventfd that nobody reads: writes without a meaning to us
+  UniqueFd swallowed_;  // an eventfd that nobody reads: writes without a meaning to us
   kvm::Vm vm_;
   kvm::CpuidTable cpuid_;    // of the boot processor
   uint64_t tsc_khz_ = 0;     // once it is restored

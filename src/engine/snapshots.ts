@@ -32,10 +32,10 @@ import {
   SNAPSHOT_VERSION,
   checkFiles,
   checkSnapshotName,
-  digestFile,
+  checksumFile,
   encodeManifest,
   readManifest,
-  type FileDigest,
+  type FileChecksum,
   type Snapshot,
 } from './snapshot-record.js';
 
@@ -212,9 +212,9 @@ export class SnapshotStore {
       const record = findContainer(this.#context.root, running.id);
       if (leaveRunning) await client.request(ControlFrame.RESUME);
       else await new Container(this.#context, record).stop({ signal: 'SIGKILL', timeout: 0 });
-      const files: Record<string, FileDigest> = {};
+      const files: Record<string, FileChecksum> = {};
       for (const each of [...CONTAINER_FILES, LAYER]) {
-        files[each] = await digestFile(`${directory}/${each}`);
+        files[each] = await checksumFile(`${directory}/${each}`);
       }
       const snapshot: Snapshot = {
         version: SNAPSHOT_VERSION,

@@ -33,6 +33,20 @@ async function checkBooks(container) {
   if (balances !== 't|t|t') throw new Error(`the books of ${container.name}: ${balances}`);
 }
 
+async function logOf(container) {
+  let all = '';
+  for await (const { log } of container.logs()) all += log;
+  return all;
+}
+
+/** None of its processes has died, which PostgreSQL recovers from: the books of that balance, too. */
+async function checkLog(container) {
+  const bad = /^.*(terminated by signal|PANIC|was not properly shut down|in recovery).*$/m.exec(
+    await logOf(container),
+  );
+  if (bad) throw new Error(`${container.name} has gone through a recovery: ${bad[0]}`);
+}
+
 async function untilMoreThan(before, container) {
   const end = performance.now() + PATIENCE_MS;
   for (;;) {
@@ -60,8 +74,9 @@ for (let round = 0; round < rounds; round++) {
       'pkill -INT pgbench; while pgrep pgbench; do sleep 0.1; done',
     ]);
     await checkBooks(restored);
+    await checkLog(restored);
   } catch (error) {
-    for await (const { log } of restored.logs()) process.stderr.write(log);
+    process.stderr.write(await logOf(restored));
     throw error;
   }
   await restored.remove({ force: true });
