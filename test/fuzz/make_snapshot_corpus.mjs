@@ -58,8 +58,8 @@ function file(magic, version) {
 const kPath = 0;
 const kNameless = 1;
 
-/** native/p9/session_state.cc: a directory that was walked to, an open file, one without a name, a lock. */
-function session(flags) {
+/** native/p9/session_state.cc: a directory that was walked to, an open file (at `place` in the window), one without a name, a lock. */
+function session(flags, place = 0) {
   const out = new Writer().bytes(1, flags).bytes(1).u32(8192).u32(1).u64(1);
   const node = (qid, mode, place, path) => out.u64(qid).u32(mode).bytes(place).text(path);
   out.u32(4);
@@ -74,12 +74,20 @@ function session(flags) {
     .bytes(...Buffer.from('data'))
     .u64(0)
     .u64(0);
-  const fid = (number, index, kind, open) =>
-    out.u32(number).u32(0).u32(index).u32(0).u32(open).bytes(kind, 0, 0, 0).text('name');
+  const fid = (number, index, kind, open, window = 0) =>
+    out
+      .u32(number)
+      .u32(0)
+      .u32(index)
+      .u32(0)
+      .u32(open)
+      .u32(window)
+      .bytes(kind, 0, 0, 0)
+      .text('name');
   out.u32(5);
   fid(0, 0, 0, 0);
   fid(1, 1, 2, 0);
-  fid(2, 2, 1, 2);
+  fid(2, 2, 1, 2, place);
   fid(3, 3, 1, 2);
   fid(4, 2, 3, 0).text('user.a').u64(3).u32(0).text('abc');
   out.u32(1).u32(2).u32(1).u64(0).u64(100);
@@ -87,11 +95,12 @@ function session(flags) {
 }
 
 const seeds = {
-  template: file('CLEARVMT', 3),
-  snapshot: file('CLEARVMS', 1),
+  template: file('CLEARVMT', 4),
+  snapshot: file('CLEARVMS', 2),
   files: session(0),
   'files-xattrs': session(1),
   'files-root': session(2),
+  'files-window': session(4, 1),
   processes: new Writer()
     .bytes(2)
     .u32(7)

@@ -3,6 +3,7 @@
 // from small tables by one byte each). Opcode kRaw sends bytes as they are. Seeds:
 // test/fuzz/make_p9_corpus.mjs.
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -196,7 +197,11 @@ struct Playground {
     std::error_code ignored;
     fs::remove_all(root, ignored);
     fs::create_directories(root / "dir/a");
-    close(open((root / "file").c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
+    for (const char* name : {"file", "dir/large"}) {
+      const int file = open((root / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+      if (ftruncate(file, 40 << 10) != 0) std::abort();
+      close(file);
+    }
     fs::create_symlink("../outside/secret", root / "link");
     mkfifo((root / "fifo").c_str(), 0600);
     return root;
@@ -223,8 +228,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   config.ownership = (setup & 2) != 0 ? Ownership::kXattrs : Ownership::kHost;
   config.max_message = kMsize;
   config.max_fids = 6;
+  // Room for one of the files: each further one has to wait for its end.
+  constexpr size_t kWindow = 12 * 4096;
+  static void* const window = mmap(nullptr, kWindow, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (window == MAP_FAILED) std::abort();
+  config.window = {static_cast<uint8_t*>(window), kWindow};
   auto server = Server::Create(std::move(config));
   if (!server.ok()) std::abort();
+  server.value()->UseWindow();
   Server* const p9 = server.value().get();
   std::string message;
   Put(&message, kHeaderBytes + 4 + 2 + 8, 4);

@@ -109,8 +109,16 @@ void FuzzSession(std::span<const uint8_t> input) {
   config.max_fids = 64;
   if (!input.empty() && (input[0] & 1) != 0) config.ownership = p9::Ownership::kXattrs;
   if (!input.empty() && (input[0] & 2) != 0) config.exclusive = true;
+  constexpr size_t kWindow = 1 << 20;
+  static void* const window =
+      ::mmap(nullptr, kWindow, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (window == MAP_FAILED) std::abort();
+  if (!input.empty() && (input[0] & 4) != 0) {
+    config.window = {static_cast<uint8_t*>(window), kWindow};
+  }
   auto server = p9::Server::Create(std::move(config));
   if (!server.ok()) std::abort();
+  server.value()->UseWindow();
   ByteReader in(input.empty() ? input : input.subspan(1));
   if (server.value()->Restore(in).ok()) {
     // What was taken can be given again.
