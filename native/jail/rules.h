@@ -42,6 +42,10 @@ constexpr void AddVcpuRules(Rules& rules) {
   rules.push_back({SYS_pread64});  // KVM's statistics
 }
 
+// What pthread_create takes, what a new thread of the C library's does first, and EndStarting.
+inline constexpr uint32_t kStarting[] = {SYS_clone3, SYS_clone, SYS_set_robust_list, SYS_rseq,
+                                         SYS_seccomp};
+
 constexpr void AddMainRules(Rules& rules) {
   // The control socket; a vCPU is kicked out of KVM_RUN by a signal.
   AddRules(rules, {SYS_recvfrom, SYS_sendto, SYS_recvmsg, SYS_sendmsg, SYS_tgkill, SYS_getpid,
@@ -93,7 +97,10 @@ constexpr Rules RulesFor(ThreadKind kind) {
   Rules rules;
   AddCommonRules(rules);
   if (kind == ThreadKind::kMain) AddMainRules(rules);
-  if (kind == ThreadKind::kVcpu) AddVcpuRules(rules);
+  if (kind == ThreadKind::kVcpu || kind == ThreadKind::kVcpuStarter) AddVcpuRules(rules);
+  if (kind == ThreadKind::kVcpuStarter) {
+    for (uint32_t number : kStarting) rules.push_back({number});
+  }
   if (kind == ThreadKind::kIo) AddIoRules(rules);
   if (kind == ThreadKind::kFs) AddFileServerRules(rules);
   return rules;

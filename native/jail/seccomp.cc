@@ -24,8 +24,33 @@ constexpr auto MakeFilter() {
 
 constexpr auto kMainFilter = MakeFilter<ThreadKind::kMain>();
 constexpr auto kVcpuFilter = MakeFilter<ThreadKind::kVcpu>();
+constexpr auto kVcpuStarterFilter = MakeFilter<ThreadKind::kVcpuStarter>();
 constexpr auto kIoFilter = MakeFilter<ThreadKind::kIo>();
 constexpr auto kFsFilter = MakeFilter<ThreadKind::kFs>();
+
+// The other filter of the thread looks at the architecture, and what either forbids is forbidden.
+constexpr auto MakeEndStartingFilter() {
+  constexpr size_t kCalls = std::size(kStarting);
+  std::array<sock_filter, kCalls + 3> filter{};
+  filter[0] = BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr));
+  for (size_t i = 0; i < kCalls; i++) {
+    filter[1 + i] =
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kStarting[i], static_cast<uint8_t>(kCalls - i), 0);
+  }
+  filter[1 + kCalls] = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  filter[2 + kCalls] = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
+  return filter;
+}
+constexpr auto kEndStartingFilter = MakeEndStartingFilter();
+
+Result<void> Install(std::span<const sock_filter> program) {
+  const sock_fprog filter{static_cast<unsigned short>(program.size()),
+                          const_cast<sock_filter*>(program.data())};  // it is only read
+  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) != 0) {
+    return SystemError("ERR_JAIL", "seccomp", "cannot confine a thread to its system calls");
+  }
+  return {};
+}
 
 void ReportTrap(int, siginfo_t* info, void*) {
   char line[96];
@@ -43,6 +68,8 @@ std::span<const sock_filter> FilterFor(ThreadKind kind) {
       return kMainFilter;
     case ThreadKind::kVcpu:
       return kVcpuFilter;
+    case ThreadKind::kVcpuStarter:
+      return kVcpuStarterFilter;
     case ThreadKind::kIo:
       return kIoFilter;
     case ThreadKind::kFs:
@@ -61,14 +88,9 @@ Result<void> InstallTrapReport() {
   return {};
 }
 
-Result<void> ConfineThread(ThreadKind kind) {
-  const std::span<const sock_filter> program = FilterFor(kind);
-  const sock_fprog filter{static_cast<unsigned short>(program.size()),
-                          const_cast<sock_filter*>(program.data())};  // it is only read
-  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) != 0) {
-    return SystemError("ERR_JAIL", "seccomp", "cannot confine a thread to its system calls");
-  }
-  return {};
-}
+Result<void> ConfineThread(ThreadKind kind) { return Install(FilterFor(kind)); }
+
+std::span<const sock_filter> EndStartingFilter() { return kEndStartingFilter; }
+Result<void> EndStarting() { return Install(kEndStartingFilter); }
 
 }  // namespace clearvm::jail

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include "native/jail/seccomp.h"
 #include "native/kvm/msrs.h"
 #include "native/vmm/command_line.h"
 
@@ -152,17 +153,41 @@ Result<void> Machine::Start(bool confine, OnVmEnd on_end) {
   }
   running_ = vcpus_.size();
   thread_arguments_.reserve(vcpus_.size());
-  for (size_t i = 0; i < vcpus_.size(); i++) {
-    thread_arguments_.push_back({this, i});
-    pthread_t thread;
-    const int error = ::pthread_create(&thread, nullptr, VcpuThread, &thread_arguments_.back());
-    if (error != 0) {
-      errno = error;
-      return SystemError("ERR_VMM", "pthread_create", "cannot start a vCPU");
-    }
-    threads_.push_back(thread);
+  threads_.reserve(vcpus_.size());
+  CLEARVM_RETURN_IF_ERROR(StartVcpu(0));
+  std::unique_lock lock(pause_mutex_);
+  pause_changed_.wait(lock, [this] { return started_.has_value(); });
+  return *started_;
+}
+
+Result<void> Machine::StartVcpu(size_t vcpu) {
+  thread_arguments_.push_back({this, vcpu});
+  pthread_t thread;
+  const int error = ::pthread_create(&thread, nullptr, VcpuThread, &thread_arguments_.back());
+  if (error != 0) {
+    errno = error;
+    return SystemError("ERR_VMM", "pthread_create", "cannot start a vCPU");
   }
+  threads_.push_back(thread);
   return {};
+}
+
+// On the vCPU's thread. The first one starts the others, which have its filter then.
+Result<void> Machine::ConfineVcpu(size_t vcpu) {
+  const bool alone = vcpus_.size() == 1;
+  Result<void> result;
+  if (vcpu == 0) {
+    if (confine_) {
+      result =
+          jail::ConfineThread(alone ? jail::ThreadKind::kVcpu : jail::ThreadKind::kVcpuStarter);
+    }
+    for (size_t other = 1; other < vcpus_.size() && result.ok(); other++) result = StartVcpu(other);
+    std::lock_guard lock(pause_mutex_);
+    started_ = result;
+    pause_changed_.notify_all();
+  }
+  if (result.ok() && confine_ && !alone) result = jail::EndStarting();
+  return result;
 }
 
 void Machine::KickVcpus() {

@@ -105,6 +105,8 @@ class Machine {
   Machine(kvm::Vm vm, kvm::GuestMemory memory, const MachineConfig& config, Timeline* timeline,
           KernelLog* log);
   static void* VcpuThread(void* argument);
+  Result<void> StartVcpu(size_t vcpu);
+  Result<void> ConfineVcpu(size_t vcpu);
   std::optional<VmEnd> RunVcpu(kvm::Vcpu& vcpu);
   std::optional<VmEnd> HandlePort(kvm::Vcpu& vcpu);
   void StopAtPoint(kvm::Vcpu& vcpu);
@@ -154,7 +156,8 @@ class Machine {
   std::condition_variable pause_changed_;
   bool paused_ = false;
   bool throttled_ = false;
-  size_t running_ = 0;  // vCPU threads that are not waiting in a pause
+  std::optional<Result<void>> started_;  // how it went to start the others
+  size_t running_ = 0;                   // vCPU threads that are not waiting in a pause
   // Under pause_mutex_:
   std::function<void()> at_point_;         // armed
   const kvm::Vcpu* stopped_at_ = nullptr;  // the vCPU that has come to the point

@@ -31,14 +31,13 @@ uint64_t WallClock() {
 
 void* Machine::VcpuThread(void* argument) {
   auto* self = static_cast<ThreadArgument*>(argument)->machine;
-  kvm::Vcpu& vcpu = self->vcpus_[static_cast<ThreadArgument*>(argument)->vcpu];
+  const size_t index = static_cast<ThreadArgument*>(argument)->vcpu;
   std::optional<VmEnd> end;
-  if (self->confine_) {
-    if (auto confined = jail::ConfineThread(jail::ThreadKind::kVcpu); !confined.ok()) {
-      end = VmEnd{CLEARVM_FAILURE_JAIL, confined.error().message};
-    }
+  if (auto confined = self->ConfineVcpu(index); !confined.ok()) {
+    end = VmEnd{CLEARVM_FAILURE_JAIL, confined.error().message};
+  } else {
+    end = self->RunVcpu(self->vcpus_[index]);
   }
-  if (!end) end = self->RunVcpu(vcpu);
   {
     std::lock_guard lock(self->pause_mutex_);
     self->running_--;

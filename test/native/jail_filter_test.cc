@@ -76,8 +76,21 @@ TEST_P(JailFilter, KillsOtherArchitectures) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, JailFilter,
-                         testing::Values(ThreadKind::kMain, ThreadKind::kVcpu, ThreadKind::kIo,
+                         testing::Values(ThreadKind::kMain, ThreadKind::kVcpu,
+                                         ThreadKind::kVcpuStarter, ThreadKind::kIo,
                                          ThreadKind::kFs));
+
+TEST(JailFilter, TheEndOfStartingLeavesWhatAVcpuMayDo) {
+  for (uint32_t number = 0; number < kSystemCalls; number++) {
+    seccomp_data data{};
+    data.arch = AUDIT_ARCH_X86_64;
+    data.nr = static_cast<int>(number);
+    const uint32_t starter = Evaluate(FilterFor(ThreadKind::kVcpuStarter), data);
+    const uint32_t end = Evaluate(EndStartingFilter(), data);
+    // SECCOMP_RET_TRAP goes before SECCOMP_RET_ALLOW (seccomp(2)).
+    EXPECT_EQ(std::min(starter, end), Evaluate(FilterFor(ThreadKind::kVcpu), data)) << number;
+  }
+}
 
 }  // namespace
 }  // namespace clearvm::jail

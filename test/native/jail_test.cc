@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -104,6 +105,27 @@ TEST(Seccomp, TrapsEverythingElse) {
     ASSERT_TRUE(WIFSIGNALED(status)) << number;
     EXPECT_EQ(WTERMSIG(status), SIGSYS) << number;
   }
+}
+
+TEST(Seccomp, ThreadsAreStartedUntilTheEndOfStarting) {
+  const auto create = [] {
+    pthread_t thread;
+    const auto body = [](void*) -> void* {
+      (void)EndStarting();
+      ::syscall(SYS_write, -1, nullptr, 0);
+      return nullptr;
+    };
+    if (::pthread_create(&thread, nullptr, body, nullptr) != 0) ::syscall(SYS_exit_group, 97);
+    ::pthread_join(thread, nullptr);
+  };
+  const int before = Confined(ThreadKind::kVcpuStarter, create);
+  ASSERT_TRUE(WIFEXITED(before)) << WTERMSIG(before);
+  EXPECT_EQ(WEXITSTATUS(before), 0);
+  const int after = Confined(ThreadKind::kVcpuStarter, [&] {
+    (void)EndStarting();
+    create();
+  });
+  EXPECT_TRUE(WIFSIGNALED(after) && WTERMSIG(after) == SIGSYS) << after;
 }
 
 TEST(Seccomp, ChecksArguments) {
