@@ -134,7 +134,7 @@ async function measure(config, wants, onFigure) {
   const own = defaultFiles(PROJECT);
   const files = [
     ...own.files,
-    path.join(PROJECT, 'test/perf/inside.mjs'),
+    ...['inside', 'figures', 'growth'].map((name) => path.join(PROJECT, `test/perf/${name}.mjs`)),
     ...['rootArchive', 'filesArchive', 'ready', 'p9bench', 'peerInitramfs', 'p9Initramfs'].map(
       (name) => config[name],
     ),

@@ -1,0 +1,74 @@
+// How start-up grows with the VM, and with the number of VMs.
+
+import { emit, IDLE, median, round } from './figures.mjs';
+
+/** One start of a container that ends at once: milliseconds from the call to its first byte. */
+async function startOnce(engine, options, origin) {
+  const container = await engine.run('bench:latest', {
+    cmd: ['/ready'],
+    stdout: 'pipe',
+    ...options,
+  });
+  container.stdout.resume();
+  container.stderr.resume();
+  await container.wait();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  if (container.startedFrom !== origin) throw new Error(`started from ${container.startedFrom}`);
+  return container.timings.find(({ point }) => point === 'first.output').at;
+}
+
+const GROWTH_RUNS = 3;
+
+async function startShape(engine, shape, kind) {
+  const options = { ...shape, template: kind === 'fork' };
+  if (kind === 'fork') await engine.prepare(shape);
+  const times = [];
+  for (let run = 0; run <= GROWTH_RUNS; run++) {
+    const time = await startOnce(engine, options, kind === 'fork' ? 'template' : 'kernel');
+    if (run > 0) times.push(time);
+  }
+  return median(times);
+}
+
+const SHAPE_TRIES = 3;
+
+/** The lab loses an interrupt now and then where there are several vCPUs, and the guest with it (docs/lab.md). */
+async function startShapeAtLast(engine, shape, kind) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await startShape(engine, shape, kind);
+    } catch (error) {
+      console.error(`growth: ${kind}, ${JSON.stringify(shape)}, try ${tries}: ${error.message}`);
+      if (tries === SHAPE_TRIES) return Number.NaN;
+    }
+  }
+}
+
+/** How much longer larger VMs take to start than one of 1 vCPU and 128 MiB. */
+export async function growth(engine) {
+  for (const kind of ['fork', 'cold']) {
+    const base = await startShapeAtLast(engine, { cpus: 1, memory: '128m' }, kind);
+    const measure = async (name, shape) => {
+      const time = await startShapeAtLast(engine, { cpus: 1, memory: '128m', ...shape }, kind);
+      // What is not a number is null in JSON, and a failure.
+      emit(`growth.${kind}.${name}`, round(time / base), 'times', { ms: round(time) });
+    };
+    for (const memory of ['64m', '512m', '2g', '4g', '16g']) {
+      await measure(`memory.${memory}`, { memory });
+    }
+    for (const cpus of [2, 4, 8, 16, 32]) await measure(`cpus.${cpus}`, { cpus });
+  }
+}
+
+/** Starts on a host that has others running already. */
+export async function crowd(engine) {
+  const base = { cpus: 1, memory: '128m' };
+  const alone = await startShape(engine, base, 'fork');
+  const others = [];
+  for (const count of [100, 500]) {
+    while (others.length < count - 1) others.push(await engine.run('bench:latest', IDLE));
+    const crowded = await startShape(engine, base, 'fork');
+    emit(`growth.fork.vm.${count}`, round(crowded / alone), 'times', { ms: round(crowded) });
+  }
+  for (const container of others) await container.stop({ timeout: 0 });
+}
