@@ -26,10 +26,11 @@ export async function runJob(engine, job, sources, log) {
     for (const { name, run } of steps) {
       const started = performance.now();
       const step = await container.exec(['sh', '-ec', run], { workdir: '/work' });
-      for (const stream of [step.stdout, step.stderr]) {
-        createInterface({ input: stream }).on('line', (line) => log(`${name}: ${line}`));
-      }
-      const { exitCode } = await step.wait();
+      // A step can be over before its last lines have been read.
+      const logged = [step.stdout, step.stderr].map(async (input) => {
+        for await (const line of createInterface({ input })) log(`${name}: ${line}`);
+      });
+      const [{ exitCode }] = await Promise.all([step.wait(), ...logged]);
       const seconds = ((performance.now() - started) / 1000).toFixed(1);
       log(`${exitCode === 0 ? '✓' : '✗'} ${name} (${seconds} s)`);
       if (exitCode !== 0) return exitCode;

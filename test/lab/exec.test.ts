@@ -84,7 +84,7 @@ describe('exec', () => {
     const { stdout } = await host.shell(`
       clearvm exec -d ${NAME} sh -c 'sleep 1; echo said to nobody; echo done > /tmp/detached'
       clearvm exec ${NAME} sh -c '(while ! [ -e /tmp/finish ]; do echo noise; sleep 0.1; done; echo over > /tmp/left) & echo started'
-      clearvm exec ${NAME} sh -c 'sleep 1; touch /tmp/finish; until [ -e /tmp/left -a -e /tmp/detached ]; do sleep 0.1; done; cat /tmp/left /tmp/detached'`);
+      clearvm exec ${NAME} sh -c 'sleep 1; touch /tmp/finish; until [ -s /tmp/left -a -s /tmp/detached ]; do sleep 0.1; done; cat /tmp/left /tmp/detached'`);
     // What it says before the command's own end may or may not be seen.
     expect(stdout.replaceAll('noise\n', '')).toBe('started\nover\ndone\n');
   });
