@@ -2,7 +2,6 @@
  * Templates: VMs that wait for their orders, kept on disk and forked by the VMM (docs/decisions/templates.md).
  *
  *   <root>/templates/<name>.vm    one template (native/vmm/template.h)
- *   <root>/templates/<name>.log   why it could not be made
  *   <runtime>/templates/<name>.*  what is kept of it while the host is up: its memory, checked, in RAM
  *
  * What is forked must be what would have been booted. A name tells shape, kernel, initramfs and VMM apart; the VMM itself checks
@@ -13,7 +12,7 @@ import {
   closeSync,
   mkdirSync,
   openSync,
-  readFileSync,
+  readSync,
   readdirSync,
   rmSync,
   statSync,
@@ -115,7 +114,6 @@ export class TemplateStore {
 
   /** Makes it, unless it is there. Errors: ERR_TEMPLATE_BUILD. */
   make(template: TemplateUse, shape: TemplateShape, background = false): Promise<void> {
-    const log = template.path.replace(/vm$/, 'log');
     const args = [
       ...['--kernel', this.#files.kernel, '--initrd', this.#files.initrd, '--jail', 'spawned'],
       ...['--cpus', String(shape.cpus), '--memory', String(this.#memoryFor(shape.memory))],
@@ -136,7 +134,10 @@ export class TemplateStore {
         const { bavail, bsize } = statfsSync(this.#directory);
         if (background && bavail * bsize < ROOM) throw new Error('there is little room');
         this.#tidy(template);
-        logFd = openSync(log, 'w', 0o600);
+        // Without a name: others may be making the same, and this process may end first.
+        const log = `${template.path}.${process.pid}.log`;
+        logFd = openSync(log, 'wx+', 0o600);
+        rmSync(log);
         const options = {
           file: this.#files.vmm,
           args,
@@ -145,18 +146,14 @@ export class TemplateStore {
           background,
         };
         loadAddon().spawnVmm(options, (code, signal) => {
-          if (code !== 0) {
-            const said = readFileSync(log, 'utf8').trim();
-            fail(undefined, said || `the VMM ended with ${signal ? `signal ${signal}` : code}`);
-            return;
-          }
-          rmSync(log, { force: true });
-          resolve();
+          const said = code === 0 ? '' : contents(logFd);
+          closeSync(logFd);
+          if (code === 0) resolve();
+          else fail(undefined, said || `the VMM ended with ${signal ? `signal ${signal}` : code}`);
         });
       } catch (cause) {
-        fail(cause, messageOf(cause));
-      } finally {
         if (logFd >= 0) closeSync(logFd);
+        fail(cause, messageOf(cause));
       }
     });
   }
@@ -205,4 +202,10 @@ export class TemplateStore {
       if (identity !== good) rmSync(`${this.#cache}/${name}`, { force: true });
     }
   }
+}
+
+/** Of a file of at most 64 KiB, wherever its position is. */
+function contents(fd: number): string {
+  const bytes = Buffer.alloc(65536);
+  return bytes.toString('utf8', 0, readSync(fd, bytes, 0, bytes.length, 0)).trim();
 }
