@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -87,6 +88,11 @@ static void enter_working_directory(void) {
 int main(void) {
   stamps_open();
   stamp(CLEARVM_STAMP_INIT);
+  cpu_set_t all, first;
+  CPU_ZERO(&first);
+  CPU_SET(0, &first);
+  sched_getaffinity(0, sizeof all, &all);
+  sched_setaffinity(0, sizeof first, &first);
   umask(0);
   serve_prepare();
   mount_prepare();
@@ -118,6 +124,7 @@ int main(void) {
   enter_working_directory();
   mount_finish(&spec);
 
+  sched_setaffinity(0, sizeof all, &all);
   pid_t pid = process_start(0, &spec, &identity, stdio);
   if (pid < 0) fail();
   agent_send_started(0);

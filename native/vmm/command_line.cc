@@ -25,6 +25,7 @@ constexpr const char* kArguments[] = {
     "no_timer_check",                         // there is no PIT whose ticks could be counted
     "tsc=nowatchdog",  // comparing the TSC with KVM's own clock, which is made of it, would wake an
                        // idle VM twice a second
+    "no-kvmapf",       // KVM interrupts each vCPU of a restored VM for it, and wakes them all
     "swiotlb=noforce",  // no device needs the 64 MiB of bounce buffers of a guest beyond 4 GiB
 };
 
@@ -42,6 +43,7 @@ std::string KernelCommandLine(uint32_t cpus, size_t devices, bool debug, const s
   // With one processor nobody adds a second, so the lock prefixes need not be patched out and in
   // again.
   if (cpus == 1) line += " noreplace-smp";
+  if (cpus > 1) line += " irqaffinity=0";
   for (size_t i = 0; i < devices; i++) {
     char device[64];
     std::snprintf(device, sizeof device, " virtio_mmio.device=4K@0x%llx:%u",

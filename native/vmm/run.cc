@@ -15,6 +15,7 @@ namespace clearvm::vmm {
 namespace {
 
 constexpr size_t kOwnDevices = 4;  // console, rng, vsock, balloon
+constexpr int kDescriptors = 1024;
 
 void* RunLoopThread(void* argument) {
   auto* self = static_cast<LoopThread*>(argument);
@@ -105,6 +106,9 @@ Result<void> Vmm::StartThreads() {
     CLEARVM_RETURN_IF_ERROR(jail::InstallTrapReport());
   }
   failure_ = CLEARVM_FAILURE_DEVICE;
+  // Room for so many: a table of descriptors that threads share waits for the host's RCU to grow,
+  // some 10 ms. Where the limit is lower, it grows then.
+  UniqueFd(::fcntl(system_->fd(), F_DUPFD_CLOEXEC, kDescriptors - 1));
   for (auto& thread : loops_) CLEARVM_RETURN_IF_ERROR(StartLoop(*thread));
   session_->SetBeforeExit([this] { StopFileServers(); });
   failure_ = CLEARVM_FAILURE_KVM;
