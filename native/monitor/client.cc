@@ -102,13 +102,17 @@ void Client::Watch() {
   (void)loop_->Modify(socket_.get(), wanted);
 }
 
-void Client::FlushAndClose(int timeout_ms) {
-  while (socket_.valid() && queued() > 0) {
-    pollfd ready{socket_.get(), POLLOUT, 0};
-    if (::poll(&ready, 1, timeout_ms) <= 0) break;
-    Write();
+void Client::FlushAll(std::span<const std::shared_ptr<Client>> clients) {
+  for (;;) {
+    std::vector<pollfd> waiting;
+    for (const auto& client : clients) {
+      if (!client->socket_.valid()) continue;
+      client->Write();
+      if (client->queued() > 0) waiting.push_back({client->socket_.get(), POLLOUT, 0});
+    }
+    if (waiting.empty()) return;
+    ::poll(waiting.data(), waiting.size(), -1);
   }
-  Close();
 }
 
 void Client::Close() {

@@ -41,8 +41,9 @@ class Client {
   void SetReading(bool reading);
   // Takes what has come already, as if the loop had said so.
   void ReadNow() { Read(); }
-  // Writes out what is queued, waiting at most that long in all; then lets go of it.
-  void FlushAndClose(int timeout_ms);
+  // Writes out what is queued for all of them, however long a reader takes: it is what a container
+  // has said. Those that are gone are not waited for.
+  static void FlushAll(std::span<const std::shared_ptr<Client>> clients);
   void Close();
 
   // What it has asked for: the monitor's to use.

@@ -312,12 +312,11 @@ void Monitor::Finish() {
   // From here on another monitor may take over: those who hear of the end may start it again.
   lock_.reset();
   places_.report.reset();
-  constexpr int kPatience = 5000;  // ms, for a client that does not read
   TellExit(last_);
   for (const auto& client : std::vector(clients_)) {
     for (const uint32_t request : client->stops) client->Reply(request, 0, "");
-    client->FlushAndClose(kPatience);
   }
+  Client::FlushAll(clients_);
   clients_.clear();
   loop_->Stop();
 }

@@ -198,7 +198,11 @@ async function main() {
 
 // process.exit, and not a natural end: stdin may still be open. Every emulator ends with us (emulator.mjs).
 main().then(
-  (status) => process.exit(status),
+  async (status) => {
+    // A full pipe makes Node's writes wait for its reader.
+    await new Promise((resolve) => process.stdout.write('', resolve));
+    process.exit(status);
+  },
   (error) => {
     note(error instanceof LabError ? `${error.message} (${error.code})` : error.stack);
     process.exit(LAB_FAILED);

@@ -11,25 +11,46 @@ export async function main(
   argv: readonly string[],
   done: (status: number) => void,
 ): Promise<never> {
-  endWithReader('stdout');
-  endWithReader('stderr');
+  watch('stdin');
+  watch('stdout', endWithReader);
+  watch('stderr', endWithReader);
   const status = await dispatch(argv);
+  for (const stream of made) await leave(stream);
   done(status);
   // Not by exitCode: an inherited stdin, or a progress bar, must not keep a finished command waiting.
   return exitAtOnce(status);
 }
 
-/** A reader that has seen enough (head) ends the writer, silently. Node makes the stream, which takes its time, when it is first asked for. */
-function endWithReader(name: 'stdout' | 'stderr'): void {
+type Stream = NodeJS.ReadStream | NodeJS.WriteStream;
+
+const made: Stream[] = [];
+
+/** Node makes a standard stream, which takes its time, when it is first asked for. */
+function watch(name: 'stdin' | 'stdout' | 'stderr', prepare?: (stream: Stream) => void): void {
   const getter = Object.getOwnPropertyDescriptor(process, name)?.get;
-  const first = (): NodeJS.WriteStream => {
-    const stream = getter?.call(process) as NodeJS.WriteStream;
+  const first = (): Stream => {
+    const stream = getter?.call(process) as Stream;
     Object.defineProperty(process, name, { value: stream });
-    stream.on('error', (error) => {
-      if (errnoOf(error) === 'EPIPE') exitAtOnce(BROKEN_PIPE);
-      else throw error;
-    });
+    made.push(stream);
+    prepare?.(stream);
     return stream;
   };
   Object.defineProperty(process, name, { get: first, configurable: true });
+}
+
+/** A reader that has seen enough (head) ends the writer, silently. */
+function endWithReader(stream: Stream): void {
+  stream.on('error', (error) => {
+    if (errnoOf(error) === 'EPIPE') exitAtOnce(BROKEN_PIPE);
+    else throw error;
+  });
+}
+
+/** What Node does at its end: others may have the same pipe, and expect it as it was. Before, a full pipe's reader gets the rest. */
+async function leave(stream: Stream): Promise<void> {
+  if ('write' in stream && stream.writableLength > 0) {
+    await new Promise((resolve) => stream.write('', resolve));
+  }
+  const { _handle: handle } = stream as { _handle?: { setBlocking?: (on: boolean) => void } };
+  handle?.setBlocking?.(true);
 }

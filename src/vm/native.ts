@@ -61,7 +61,7 @@ export function loadAddon(): Addon {
 
 /**
  * Ends this process with an exit status. What Node does at its end (tearing down its heap, closing handles) takes
- * milliseconds that nobody needs; what was written to files, pipes and terminals is out already, as Linux has it.
+ * milliseconds that nobody needs. What was written to files and terminals is out already; with pipes, see `leave` in cli/main.ts.
  */
 export function exitAtOnce(status: number): never {
   if (loaded) loaded.exit(status);

@@ -94,3 +94,19 @@ test.runIf(LONG)(`${EXECS} command lines at once, the same way`, async () => {
   expect(stdout).toBe('equal\n'.repeat(EXECS));
   expect(status).toBe(0);
 });
+
+test('a reader that is slow, or stands still, gets all that a container has said', async () => {
+  // More than fits into a pipe and sockets, and less than makes the container wait.
+  const { stdout, stderr } = await host.shell(`
+    slowly() { total=0; while n=$(dd bs=32768 count=1 2> /dev/null | wc -c); [ $n -gt 0 ]; do total=$((total + n)); done; echo $total; }
+    clearvm run --name slow ${IMAGE} head -c 500000 /dev/zero | { sleep 15; wc -c; }
+    clearvm logs slow | slowly`);
+  expect({ stdout, stderr }).toEqual({ stdout: '500000\n500000\n', stderr: '' });
+});
+
+test('what shares a pipe with a command finds it as it was', async () => {
+  const { stdout, stderr } = await host.shell(
+    '{ clearvm rm slow; seq 100000; } | { sleep 3; tail -n 1; }',
+  );
+  expect({ stdout, stderr }).toEqual({ stdout: '100000\n', stderr: '' });
+});
