@@ -23,6 +23,7 @@ import path from 'node:path';
 import { ClearVMError, messageOf } from '../errors.js';
 import { shareTag, type TemplateUse } from '../vm/config.js';
 import { DEFAULT_KERNEL_PATH, loadAddon } from '../vm/native.js';
+import { randomBytes } from './host.js';
 
 /** How many 9p devices a template has, the root's included: a VM takes the next that is enough. */
 const DEVICE_STEPS = [1, 2, 4, 8, 16, 32];
@@ -135,7 +136,7 @@ export class TemplateStore {
         if (background && bavail * bsize < ROOM) throw new Error('there is little room');
         this.#tidy(template);
         // Without a name: others may be making the same, and this process may end first.
-        const log = `${template.path}.${process.pid}.log`;
+        const log = `${template.path}.${randomBytes(8).toString('hex')}.log`;
         logFd = openSync(log, 'wx+', 0o600);
         rmSync(log);
         const options = {
@@ -185,7 +186,11 @@ export class TemplateStore {
   #tidy(wanted: TemplateUse): void {
     const templates = readdirSync(this.#directory)
       .filter((name) => name.endsWith('.vm'))
-      .map((name) => ({ name, at: statSync(`${this.#directory}/${name}`).mtimeMs }))
+      // Another engine may have removed it since.
+      .map((name) => {
+        const found = statSync(`${this.#directory}/${name}`, { throwIfNoEntry: false });
+        return { name, at: found?.mtimeMs ?? 0 };
+      })
       .sort((a, b) => b.at - a.at);
     for (const { name } of templates.slice(KEPT - 1)) {
       const file = `${this.#directory}/${name}`;

@@ -103,6 +103,16 @@ TEST_F(TemplateTest, GivesBackStateAndMemory) {
   EXPECT_EQ(OpenError(), "") << "what a fork writes stays its own";
 }
 
+TEST_F(TemplateTest, CutShortWhileItIsOpenItIsDamaged) {
+  Write();
+  auto opened = OpenTemplate(path_, origin_);
+  ASSERT_TRUE(opened.ok()) << opened.error().message;
+  ASSERT_EQ(::truncate(path_.c_str(), kPage), 0);
+  auto checked = CheckTemplateMemory(opened.value());
+  ASSERT_FALSE(checked.ok());
+  EXPECT_EQ(checked.error().code, "ERR_TEMPLATE_DAMAGED");
+}
+
 TEST_F(TemplateTest, WithoutOneItIsMissing) { EXPECT_EQ(OpenError(), "ERR_TEMPLATE_MISSING"); }
 
 TEST_F(TemplateTest, CutAnywhereItIsRefused) {
