@@ -42,7 +42,11 @@ async function ask(monitor, questions) {
     const command = { execute: 'human-monitor-command', arguments: { 'command-line': question } };
     monitor.write(JSON.stringify(command));
   }
-  await new Promise((resolve) => setTimeout(resolve, 2000));
-  const lines = said.split('\n').filter((line) => line.startsWith('{"return": "'));
-  return lines.map((line) => JSON.parse(line).return.replaceAll('\r', '')).join('\n');
+  const answers = () => said.split('\n').filter((line) => line.startsWith('{"return": "'));
+  for (let i = 0; i < 200 && answers().length < questions.length; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return answers()
+    .map((line) => JSON.parse(line).return.replaceAll('\r', ''))
+    .join('\n');
 }

@@ -55,7 +55,7 @@ test.each(['loose', 'none'])('programs see no difference with cache=%s', async (
     set -e
     mkdir -p /tmp/export-${cache} /tmp/mount-${cache}
     ${scratch}/server --unix /tmp/${cache}.sock /tmp/export-${cache} > /tmp/${cache}.log 2>&1 &
-    while ! test -S /tmp/${cache}.sock; do sleep 0.1; done
+    until grep -qs serving /tmp/${cache}.log; do sleep 0.1; done
     mount -t 9p -o ${options} /tmp/${cache}.sock /tmp/mount-${cache}
     ${TRANSCRIPT} /tmp/mount-${cache} 2>&1
     umount /tmp/mount-${cache}

@@ -59,6 +59,10 @@ test(
       ...again.filter((line) => !drawn.includes(line)),
     ]);
     expect(all).toHaveLength(COUNT * 12);
-    expect(new Set(all).size).toBe(all.length);
+    const alike = (lines: string[]) => lines.length - new Set(lines).size;
+    // A stack's place has 22 bits: of 2,000, two may be in the same.
+    const isStack = (line: string) => line.endsWith('[stack]');
+    expect(alike(all.filter((line) => !isStack(line)))).toBe(0);
+    expect(alike(all.filter(isStack))).toBeLessThan(5);
   },
 );

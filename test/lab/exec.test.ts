@@ -289,13 +289,14 @@ describe('the VM as a whole', () => {
 
   test('top and stats', async () => {
     const { stdout } = await host.shell(`
+      clearvm exec -d ${NAME} sleep 1000
       clearvm exec -d -u 33 ${NAME} sh -c 'while :; do :; done; # busy'
       clearvm top ${NAME}; clearvm stats --no-stream; clearvm top ${NAME} -o comm | sort
       clearvm exec ${NAME} sh -c 'kill -9 $(ps -o pid,args | sed -n "s/^ *\\([0-9]*\\) sh -c while :; do :; done.*/\\1/p")'`);
     const lines = stdout.split('\n');
     expect(lines[0]).toMatch(/^UID {17}PID {17}PPID {16}C {19}STIME {15}TTY {17}TIME {16}CMD$/);
-    expect(stdout).toMatch(/^root +\d+ +1 +\d+ +\S+ +\? +00:00:\d\d +sh -c echo up;/m);
-    expect(stdout).toMatch(/^33 +\d+ +1 +\d+ +\S+ +\? +00:00:\d\d +sh -c while :/m);
+    expect(stdout).toMatch(/^root +\d+ +1 +\d+ +\S+ +\? +\d\d:\d\d:\d\d +sh -c echo up;/m);
+    expect(stdout).toMatch(/^33 +\d+ +1 +\d+ +\S+ +\? +\d\d:\d\d:\d\d +sh -c while :/m);
     const at = lines.findIndex((line) => line.startsWith('CONTAINER ID   NAME'));
     expect(lines[at]).toMatch(/CPU % +MEM USAGE \/ LIMIT +MEM % +NET I\/O +BLOCK I\/O +PIDS$/);
     const [, cpu, used, percent, tasks] =

@@ -16,14 +16,13 @@ async function inside<T>(script: string): Promise<T> {
     `import { Engine } from '${PROJECT}/dist/index.js';
      import * as fs from 'node:fs';
      import { execFileSync, spawn } from 'node:child_process';
+     import { text } from 'node:stream/consumers';
      const engine = new Engine();
      const templates = () => fs.readdirSync('${ROOT}/templates').sort();
      async function run(cmd, options = {}) {
        const container = await engine.run('${IMAGE}', { cmd, ...options });
-       let stdout = '', stderr = '';
-       container.stdout?.on('data', (bytes) => (stdout += bytes));
-       container.stderr?.on('data', (bytes) => (stderr += bytes));
-       const { exitCode } = await container.wait();
+       const ends = [text(container.stdout), text(container.stderr), container.wait()];
+       const [stdout, stderr, { exitCode }] = await Promise.all(ends);
        return { from: container.startedFrom, exitCode, stdout, stderr };
      }
      ${script}`,
@@ -180,7 +179,9 @@ test('a template that is damaged or foreign is not used, and made again', async 
     };
     const results = {};
     for (const [what, damage] of Object.entries(damages)) {
-      fs.writeFileSync(path, damage(Buffer.from(good)));
+      // Another file: a builder that comes late may still be reading the last one.
+      fs.writeFileSync(path + '.x', damage(Buffer.from(good)));
+      fs.renameSync(path + '.x', path);
       const broken = await run(['sh', '-c', 'exit 5'], { memory });
       await engine.prepare({ memory });
       const then = await run(['sh', '-c', 'exit 6'], { memory });

@@ -57,7 +57,7 @@ describe('a life', () => {
     await untilLog('web', 'err');
     const logs = await host.shell('clearvm logs web');
     expect(logs).toEqual({ status: 0, stdout: 'run 0\n', stderr: 'err\n' });
-    expect(await ok(`clearvm stop ${id.slice(0, 5)}`)).toBe(id.slice(0, 5));
+    expect(await ok(`clearvm stop -t 100 ${id.slice(0, 5)}`)).toBe(id.slice(0, 5));
     expect(await status('web')).toMatch(/^exited Exited \(3\) .* ago$/);
     expect(await ok('clearvm wait web')).toBe('3');
     expect(await ok('clearvm start web')).toBe('web');
@@ -119,8 +119,8 @@ describe('a life', () => {
 
   test('rm waits for who is starting or removing it', async () => {
     const id = await ok(`clearvm create --name held ${IMAGE} true`);
-    await ok(`mkdir -p ${RUNTIME}/${id}; flock ${RUNTIME}/${id}/lock sleep 4 > /dev/null &
-      until ! flock -n ${RUNTIME}/${id}/lock true; do sleep 0.1; done`);
+    await ok(`mkdir -p ${RUNTIME}/${id}; flock ${RUNTIME}/${id}/lock sh -c 'touch /tmp/held; sleep 4' > /dev/null &
+      until [ -e /tmp/held ]; do sleep 0.1; done`);
     expect(await ok(`clearvm rm held; ls ${RUNTIME} | grep ${id} || echo removed`)).toBe(
       'held\nremoved',
     );
@@ -300,6 +300,7 @@ describe('restart policies', () => {
 
   test('always: after a kill of the VMM, too; but not after a stop', async () => {
     await ok(`clearvm run -d --name svc --restart always ${IMAGE} sh -c 'echo up; sleep 1000'`);
+    await untilLog('svc', 'up');
     await host.shell(`kill -9 ${await pidOf('svc', 'vmm')}`);
     await until(`test $(wc -l < ${fileOf('svc', '*-json.log')}) = 2`);
     await until(`grep -q '"status":"running"' ${fileOf('svc', 'state.json')}`);

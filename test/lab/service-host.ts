@@ -4,7 +4,7 @@ import path from 'node:path';
 
 import { servicesImage } from '../../scripts/images.mjs';
 import { ImageStore } from '../../src/image/index.js';
-import { Host, ROOT, startLab } from './support.js';
+import { Host, LONG, ROOT, startLab } from './support.js';
 
 /** The image of services in a host's store. */
 export const SERVICES = 'services';
@@ -22,7 +22,7 @@ export class ServiceHost extends Host {
     try {
       const images = path.join(scratch, 'images');
       await new ImageStore({ root: images }).load(archive, { name: SERVICES });
-      host = new ServiceHost(await startLab());
+      host = new ServiceHost(await startLab(LONG ? {} : { commandLimitMs: 8 * 60_000 }));
       host.#scratch = scratch;
       await host.ok(`mkdir -p ${ROOT}/images; mount --bind ${images} ${ROOT}/images`);
       return host;

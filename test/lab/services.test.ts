@@ -41,9 +41,9 @@ test('nginx: pages and 20 MB are fetched whole, HUP brings a new configuration, 
     `clearvm exec web sh -c 'for i in $(seq 20); do curl -sf http://localhost/other.html?[1-10] & done; wait' | sort | uniq -c`,
   );
   expect(many.trim()).toBe('200 first');
-  expect(await host.ok(`clearvm stop web; clearvm inspect -f '{{.State.ExitCode}}' web`)).toBe(
-    'web\n0',
-  );
+  expect(
+    await host.ok(`clearvm stop -t 60 web; clearvm inspect -f '{{.State.ExitCode}}' web`),
+  ).toBe('web\n0');
   expect(await host.ok(`clearvm rm web`)).toBe('web');
 });
 
@@ -85,7 +85,7 @@ test('node: an HTTP server that has worker threads do its sums', async () => {
   expect(new Set(lines.map(([, , thread]) => thread))).toEqual(new Set([1, 2, 3]));
   expect(
     await host.ok(`
-      clearvm stop node; clearvm logs node; clearvm inspect -f '{{.State.ExitCode}}' node; clearvm rm node`),
+      clearvm stop -t 60 node; clearvm logs node; clearvm inspect -f '{{.State.ExitCode}}' node; clearvm rm node`),
   ).toBe('node\nclosing\n0\nnode');
 });
 

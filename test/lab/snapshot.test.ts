@@ -56,7 +56,7 @@ describe('a restored container', () => {
     // Started again, it begins anew, with the files as they are now.
     expect(
       await sh(`${AWAIT}
-        clearvm start again > /dev/null; await again 'variable secret'
+        clearvm start again > /dev/null; await again ready
         clearvm logs again | grep -c '^ready'; clearvm rm -f again > /dev/null; clearvm snapshot rm first`),
     ).toBe('1\nfirst\n');
   });

@@ -149,7 +149,9 @@ export class Host {
   /** Everything that a container might leave: VMMs, mounts, sockets with names, files. Two that are equal say: nothing. */
   async traces(): Promise<string> {
     const { stdout } = await this.shell(`
-      echo "VMMs:"; grep -lsx clearvm-vmm /proc/[0-9]*/comm
+      # But those that make templates, and those that are gone but for their last milliseconds.
+      echo "VMMs:"; for comm in $(grep -lsx clearvm-vmm /proc/[0-9]*/comm); do
+        tr '\\0' ' ' 2> /dev/null < \${comm%comm}cmdline | grep -qve --template-save && echo $comm; done
       echo "mounts:"; cat /proc/mounts
       echo "sockets:"; awk 'NR > 1 && $8 != "" { print $8 }' /proc/net/unix | sort
       echo "files:"; find ${ROOT} ${RUNTIME} -not -name kvm-verdict.json -not -path "*/templates*" | sort`);

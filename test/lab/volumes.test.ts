@@ -21,8 +21,8 @@ test('what the guest writes the host has, and back, also while it runs', async (
         [ "$line" = written ] || continue
         cat /tmp/shared/guest /tmp/shared/dir/link; stat -c '%u:%g %a' /tmp/shared/guest
         ls /tmp/shared; echo host > /tmp/shared/host; echo go >&3
-      done
-    echo "after: $(cat /tmp/shared/guest | tr '\\n' ' ')"; exit "\${PIPESTATUS[0]}"`);
+      done; status="\${PIPESTATUS[0]}"
+    echo "after: $(cat /tmp/shared/guest | tr '\\n' ' ')"; exit $status`);
   expect(stderr).toBe('');
   expect(stdout).toBe(
     'before\nwritten\nguest\nguest\n12:34 640\ndir\nguest\nhost\nafter: guest more \n',

@@ -42,7 +42,8 @@ export const lifecycle: Topic = {
     },
     {
       line: 't stop -t 1 s1',
-      before: 't run -d --name s1 busybox sh -c "trap : TERM; while :; do sleep 1; done"',
+      before:
+        't run -d --name s1 busybox sh -c "trap : TERM; echo ready; while :; do sleep 1; done"; until t logs s1 | grep -q ready; do :; done',
       effect: state('s1'),
     },
     { line: 't restart -t 0 up', effect: state('up') },
@@ -153,7 +154,7 @@ export const exec: Topic = {
     },
     {
       line: 't exec -d up sh -c "echo detached > /tmp/d"',
-      effect: 'until t exec up cat /tmp/d 2>/dev/null; do :; done',
+      effect: 'until t exec up grep . /tmp/d 2>/dev/null; do :; done',
     },
     { line: 't exec -t up sh -c "test -t 1 && echo tty"' },
     { line: 't exec -it up true', says: /the input device is not a TTY/ },

@@ -116,7 +116,8 @@ async function settle(round) {
     if (!entry.committed.includes(is)) {
       problems.push(`${round}: ${name} has lost ${entry.committed.join(' or ')}; it has ${is}`);
     }
-    entry.committed = [is];
+    // An exec whose client was killed may still be at work; what is older does not come back.
+    entry.committed = entry.committed.slice(Math.max(entry.committed.indexOf(is), 0));
   }
 }
 
@@ -301,7 +302,9 @@ async function round(number, kind, kill) {
   await attempt(name, 'the check', () => (told ? operation.told : operation.untold)(name, text));
   if (entry && (who === 'vmm' || who === 'monitor')) entry.states.push('exited');
   await settle(name);
-  if (entry) entry.states = [(await summary(entry.id))?.state.status ?? 'gone'];
+  // A stop that nobody was told of may still be at work.
+  const pending = kind === 'stop' && who === 'client' && !told;
+  if (entry && !pending) entry.states = [(await summary(entry.id))?.state.status ?? 'gone'];
   while (pool.size > POOL) {
     const oldest = pool.keys().next().value;
     const { id } = pool.get(oldest);
