@@ -108,7 +108,7 @@ Result<void> Vmm::StartThreads() {
   failure_ = CLEARVM_FAILURE_DEVICE;
   // Room for so many: a table of descriptors that threads share waits for the host's RCU to grow,
   // some 10 ms. Where the limit is lower, it grows then.
-  UniqueFd(::fcntl(system_->fd(), F_DUPFD_CLOEXEC, kDescriptors - 1));
+  const UniqueFd last(::fcntl(system_->fd(), F_DUPFD_CLOEXEC, kDescriptors - 1));
   for (auto& thread : loops_) CLEARVM_RETURN_IF_ERROR(StartLoop(*thread));
   session_->SetBeforeExit([this] { StopFileServers(); });
   failure_ = CLEARVM_FAILURE_KVM;
