@@ -88,6 +88,8 @@ static void enter_working_directory(void) {
 int main(void) {
   stamps_open();
   stamp(CLEARVM_STAMP_INIT);
+  /* Where interrupts come (irqaffinity): each answer of a file server would wake another processor
+   * otherwise. The container's process has them all. */
   cpu_set_t all, first;
   CPU_ZERO(&first);
   CPU_SET(0, &first);

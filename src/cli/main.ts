@@ -46,7 +46,7 @@ function endWithReader(stream: Stream): void {
   });
 }
 
-/** What Node does at its end: others may have the same pipe, and expect it as it was. Before, a full pipe's reader gets the rest. */
+/** Others may have the same pipe, and expect it to block; at its own end Node would see to that. Before, a full pipe's reader gets the rest. */
 async function leave(stream: Stream): Promise<void> {
   if ('write' in stream && stream.writableLength > 0) {
     await new Promise((resolve) => stream.write('', resolve));
