@@ -1,7 +1,7 @@
 // npm run perf: measures start-up, exits, memory and 9p on the lab's instruction clock, beside runc, crun and QEMU.
 // Prints a JSON object a line, then a table; exits with 1 if a figure exceeds its limit. docs/benchmarks/ tells how to read them.
 //
-//   npm run perf -- [--only cold,fork,clock,idle,exits,memory,files,growth,crowd,p9,crun,runc,microvm,cli]
+//   npm run perf -- [--only cold,fork,spare,clock,idle,exits,memory,files,growth,crowd,p9,crun,runc,microvm,cli]
 
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -30,9 +30,8 @@ const LAB_MEMORY_MIB = 6144;
 const BIG_FILE_BYTES = 256 << 20;
 const SHARED_FILE_BYTES = 20 << 20;
 // Of test/perf/inside.mjs, in its order; and p9, in a process for each figure.
-const PARTS = 'cold,cli,fork,clock,idle,exits,memory,files,growth,crowd,crun,runc,microvm'.split(
-  ',',
-);
+const PARTS =
+  'cold,cli,fork,spare,clock,idle,exits,memory,files,growth,crowd,crun,runc,microvm'.split(',');
 const P9_LIMIT_MS = 120_000;
 const P9_TRIES = 12;
 const KILL_MONITORS = `
@@ -54,6 +53,9 @@ const LIMITS = {
   'fork.total': 8,
   'fork.restore': 2,
   'fork.clock': 1,
+  'spare.total': 8,
+  'spare.restore': 2,
+  'spare.pss': 6,
   'idle.pss': 6,
   'vmm.pss': 4,
   'guest.touched': 24,

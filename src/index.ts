@@ -44,6 +44,7 @@ export type {
   HealthOptions,
   PullPolicy,
   PullReport,
+  PrepareOptions,
   RunOptions,
 } from './engine/options.js';
 export {

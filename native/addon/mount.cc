@@ -1,4 +1,5 @@
 // makeNetwork, mountTmpfs, makeSocketFile: see src/vm/addon-types.ts.
+#include <poll.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -50,11 +51,18 @@ void MakeNetwork(const Napi::CallbackInfo& info) {
                   SystemError("ERR_MOUNT", "mount", "cannot make a network namespace at " + path));
 }
 
+// proc(5): a poll of it shows each change once.
+Napi::Value MountsChanged(const Napi::CallbackInfo& info) {
+  pollfd mounts{info[0].As<Napi::Number>().Int32Value(), POLLPRI, 0};
+  return Napi::Boolean::New(info.Env(), ::poll(&mounts, 1, 0) != 0);
+}
+
 }  // namespace
 
 void RegisterMount(Napi::Env env, Napi::Object exports) {
   exports.Set("makeNetwork", Napi::Function::New(env, MakeNetwork));
   exports.Set("makeSocketFile", Napi::Function::New(env, MakeSocketFile));
+  exports.Set("mountsChanged", Napi::Function::New(env, MountsChanged));
   exports.Set("mountTmpfs", Napi::Function::New(env, MountTmpfs));
 }
 

@@ -6,11 +6,12 @@
 
 #include "native/addon/addon.h"
 #include "native/base/unix_socket.h"
+#include "native/protocol/control.h"
 
 namespace clearvm::addon {
 namespace {
 
-constexpr size_t kMaxFds = 3;
+constexpr size_t kMaxFds = CLEARVM_BECOME_FDS_MAX;
 
 Napi::Value ToNumber(Napi::Env env, Result<UniqueFd> socket) {
   if (!socket.ok()) throw ToJsError(env, socket.error());

@@ -87,6 +87,9 @@ Napi::Value SpawnVmm(const Napi::CallbackInfo& info) {
 
   Napi::Object result = Napi::Object::New(env);
   result.Set("pid", Napi::Number::New(env, watched->child.pid));
+  result.Set("ref", Napi::Function::New(env, [watched](const Napi::CallbackInfo&) {
+               if (!watched->ended) uv_ref(reinterpret_cast<uv_handle_t*>(&watched->poll));
+             }));
   result.Set(
       "kill", Napi::Function::New(env, [watched](const Napi::CallbackInfo& call) {
         // By pidfd: the number may have been given to another process meanwhile.

@@ -67,10 +67,14 @@ Result<void> EnterNetwork(const std::string& path);
 // working directory. Errors: ERR_SHARE (a path of the overlay), ERR_JAIL.
 Result<UniqueFd> MountOverlay(const Overlay& overlay, const std::string& target);
 
+// The part of EnterRoot that no plan has a say in, for those who have time before they know theirs.
+// Errors: ERR_JAIL.
+Result<UniqueFd> PrepareRoot();
+
 // Mounts what the plan names and makes it all there is: afterwards / is an empty read-only tmpfs
-// but for the mount points. Call in a mount namespace of its own. Errors: ERR_JAIL, ERR_SHARE (a
-// path of the plan).
-Result<Entered> EnterRoot(const Plan& plan);
+// but for the mount points. Call in a mount namespace of its own. `prepared`: what PrepareRoot has
+// returned, if it was called. Errors: ERR_JAIL, ERR_SHARE (a path of the plan).
+Result<Entered> EnterRoot(const Plan& plan, UniqueFd prepared = UniqueFd());
 
 // The same fds without any confinement, for `--jail none`: no overlays. Errors: ERR_SHARE,
 // ERR_JAIL.

@@ -77,7 +77,7 @@ Result<UniqueFd> MountShare(const Share& share, const std::string& target) {
                "cannot share " + share.path + ": neither a directory nor a regular file"};
 }
 
-// Puts a tmpfs at kMountPoint and makes it the working directory.
+// Puts a tmpfs at kMountPoint.
 Result<void> MountTmpfs() {
   // What is mounted here must not reach the host, nor the reverse.
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
@@ -148,9 +148,17 @@ Result<UniqueFd> MountOverlay(const Overlay& overlay, const std::string& target)
   return root;
 }
 
-Result<Entered> EnterRoot(const Plan& plan) {
-  Entered entered;
+Result<UniqueFd> PrepareRoot() {
   CLEARVM_RETURN_IF_ERROR(MountTmpfs());
+  return MountProc();
+}
+
+Result<Entered> EnterRoot(const Plan& plan, UniqueFd prepared) {
+  Entered entered;
+  if (!prepared.valid()) {
+    CLEARVM_ASSIGN(prepared, PrepareRoot());
+  }
+  entered.proc_self_fd = std::move(prepared);
   const std::string root = kMountPoint;
   for (size_t i = 0; i < plan.overlays.size(); i++) {
     UniqueFd upper;
@@ -174,7 +182,6 @@ Result<Entered> EnterRoot(const Plan& plan) {
       return JailError("move_mount", "cannot mount the vsock directory");
     }
   }
-  CLEARVM_ASSIGN(entered.proc_self_fd, MountProc());
   CLEARVM_RETURN_IF_ERROR(PivotInto(kMountPoint));
   return entered;
 }

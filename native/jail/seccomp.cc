@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "native/jail/filter.h"
+#include "native/jail/jail.h"
 #include "native/jail/rules.h"
 
 namespace clearvm::jail {
@@ -89,6 +90,15 @@ Result<void> InstallTrapReport() {
 }
 
 Result<void> ConfineThread(ThreadKind kind) { return Install(FilterFor(kind)); }
+
+Result<void> ConfineThread(ThreadKind kind, Confinement how) {
+  if (how == Confinement::kNone) return {};
+  if (how == Confinement::kAll) {
+    const bool files = kind == ThreadKind::kFs;
+    CLEARVM_RETURN_IF_ERROR(DropPrivileges(files, files));
+  }
+  return ConfineThread(kind);
+}
 
 std::span<const sock_filter> EndStartingFilter() { return kEndStartingFilter; }
 Result<void> EndStarting() { return Install(kEndStartingFilter); }

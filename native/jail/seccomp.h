@@ -43,6 +43,15 @@ Result<void> InstallTrapReport();
 // Confines the calling thread, for good. no_new_privs must be set. Errors: ERR_JAIL.
 Result<void> ConfineThread(ThreadKind kind);
 
+// Whether and how far a thread shuts itself in.
+enum class Confinement {
+  kNone,
+  kFilter,  // its privileges were dropped before it was started
+  kAll,     // those that its kind has no use for, too: it was started early
+};
+// Errors: ERR_JAIL.
+Result<void> ConfineThread(ThreadKind kind, Confinement how);
+
 // Makes of kVcpuStarter, installed or inherited, kVcpu: starts no threads. Errors: ERR_JAIL.
 Result<void> EndStarting();
 

@@ -39,6 +39,8 @@ enum clearvm_control_frame_type {
   CLEARVM_CONTROL_SNAPSHOT = 10, /* no payload; with it comes, by SCM_RIGHTS, an empty file open for reading and
                                   writing. The reply comes when it holds a snapshot, and the VM is paused: until this
                                   client sends RESUME, or goes away. Its text: "name value\n" lines, as METRICS' */
+  CLEARVM_CONTROL_BECOME = 11, /* the first frame to a VMM with --spare, and not answered: payload: struct clearvm_become,
+                                  then its command line, a NUL behind each argument; with it come its descriptors */
 
   /* VMM to engine */
   CLEARVM_CONTROL_REPLY = 0x80,    /* payload: uint32 errno (0: done), then the result or a message */
@@ -59,9 +61,15 @@ struct clearvm_exec {
 };
 #define CLEARVM_EXEC_TERMINAL 1u /* as the spec's CLEARVM_FLAG_TERMINAL */
 
+#define CLEARVM_BECOME_FDS_MAX 8
+struct clearvm_become {
+  uint32_t count;                           /* of the descriptors that come with it: 1 to CLEARVM_BECOME_FDS_MAX */
+  uint32_t numbers[CLEARVM_BECOME_FDS_MAX]; /* what each is to be called; the others 0 */
+};
+
 /* The points of the timeline that the VMM stamps (DESIGN: the life of `clearvm run`). */
 enum clearvm_timeline {
-  CLEARVM_TIME_VMM_START = 1,    /* main() of clearvm-vmm */
+  CLEARVM_TIME_VMM_START = 1,    /* main() of clearvm-vmm; of a spare, BECOME */
   CLEARVM_TIME_VMM_JAILED = 2,   /* the jail is entered */
   CLEARVM_TIME_VM_CREATED = 3,   /* KVM_CREATE_VM and the memory are done */
   CLEARVM_TIME_KERNEL_LOADED = 4, /* into memory; before VM_CREATED */

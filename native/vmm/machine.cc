@@ -143,9 +143,9 @@ Result<void> Machine::AddDevice(std::unique_ptr<virtio::Device> device, EventLoo
   return {};
 }
 
-Result<void> Machine::Start(bool confine, OnVmEnd on_end) {
+Result<void> Machine::Start(jail::Confinement confinement, OnVmEnd on_end) {
   on_end_ = std::move(on_end);
-  confine_ = confine;
+  confinement_ = confinement;
   struct sigaction action {};
   action.sa_handler = [](int) {};
   if (::sigaction(kKickSignal, &action, nullptr) != 0) {
@@ -177,16 +177,15 @@ Result<void> Machine::ConfineVcpu(size_t vcpu) {
   const bool alone = vcpus_.size() == 1;
   Result<void> result;
   if (vcpu == 0) {
-    if (confine_) {
-      result =
-          jail::ConfineThread(alone ? jail::ThreadKind::kVcpu : jail::ThreadKind::kVcpuStarter);
-    }
+    result = jail::ConfineThread(alone ? jail::ThreadKind::kVcpu : jail::ThreadKind::kVcpuStarter,
+                                 confinement_);
     for (size_t other = 1; other < vcpus_.size() && result.ok(); other++) result = StartVcpu(other);
     std::lock_guard lock(pause_mutex_);
     started_ = result;
     pause_changed_.notify_all();
   }
-  if (result.ok() && confine_ && !alone) result = jail::EndStarting();
+  if (result.ok() && confinement_ != jail::Confinement::kNone && !alone)
+    result = jail::EndStarting();
   return result;
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "native/base/bytes.h"
+#include "native/jail/seccomp.h"
 #include "native/kvm/ioapic.h"
 #include "native/kvm/memory.h"
 #include "native/kvm/system.h"
@@ -58,8 +59,8 @@ class Machine {
   Result<void> AddDevice(std::unique_ptr<virtio::Device> device, EventLoop* loop);
 
   // Runs every vCPU on a thread of its own. `on_end` is called (on such a thread) when the guest
-  // has ended by itself; vCPU threads confine themselves to their system calls if `confine`.
-  Result<void> Start(bool confine, OnVmEnd on_end);
+  // has ended by itself.
+  Result<void> Start(jail::Confinement confinement, OnVmEnd on_end);
 
   // Brings all vCPUs out of the guest, and returns when they are; Resume lets them go on.
   // Idempotent.
@@ -143,7 +144,7 @@ class Machine {
   bool probing_ = false;
 
   OnVmEnd on_end_;
-  bool confine_ = false;
+  jail::Confinement confinement_ = jail::Confinement::kNone;
   std::vector<pthread_t> threads_;
   struct ThreadArgument {
     Machine* machine;

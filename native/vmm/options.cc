@@ -194,6 +194,7 @@ enum Option : int {
   kDebug,
   kBootOnly,
   kStatistics,
+  kSpare,
   kUnserved,
   kNetns,
   kTemplate,
@@ -241,6 +242,7 @@ const option kOptions[] = {
     {"restore", required_argument, nullptr, kRestore},
     {"restore-checked", required_argument, nullptr, kRestoreChecked},
     {"statistics", no_argument, nullptr, kStatistics},
+    {"spare", no_argument, nullptr, kSpare},
     {"jail", required_argument, nullptr, kJail},
     {nullptr, 0, nullptr, 0},
 };
@@ -277,6 +279,9 @@ Result<void> Take(Options& options, int which, std::string_view name, std::strin
       return {};
     case kStatistics:
       options.statistics = true;
+      return {};
+    case kSpare:
+      options.spare = true;
       return {};
     case kControlFd:
       return TakeFd(options.control_fd, name, text);
@@ -409,6 +414,11 @@ Result<Options> ParseOptions(int argc, char** argv) {
        !options.jail_plan.shares.empty() || !options.vsock_path.empty() ||
        !options.restore.empty())) {
     return BadOption("template-save", "a template has no spec, no files and no host to talk to");
+  }
+  if (options.spare && (options.control_fd < 0 || options.template_path.empty() ||
+                        options.listen_fd >= 0 || !options.jail_plan.overlays.empty() ||
+                        !options.jail_plan.shares.empty() || !options.vsock_path.empty())) {
+    return BadOption("spare", "needs --control-fd and --template, and hears of the rest later");
   }
   if (!options.restore.empty() && (!options.template_path.empty() || options.listen_fd < 0)) {
     return BadOption("restore", "needs --listen-fd, and no template");

@@ -66,6 +66,7 @@ struct Options {
   std::string restore;          // a snapshot to go on from
   std::string restore_checked;  // a file that says which snapshot's memory is known to be good
   bool statistics = false;      // count exits until init, for METRICS
+  bool spare = false;           // fork the VM at once, and wait for the rest of the command line
   JailMode jail = JailMode::kSelf;
   std::string network;  // a file to which an empty network namespace is bound, for kSpawned
 };

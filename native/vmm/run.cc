@@ -19,8 +19,8 @@ constexpr int kDescriptors = 1024;
 
 void* RunLoopThread(void* argument) {
   auto* self = static_cast<LoopThread*>(argument);
-  Result<void> result;
-  if (self->confine) result = jail::ConfineThread(self->kind);
+  Result<void> result = jail::ConfineThread(self->kind, self->confinement);
+  self->ready.wait();
   if (result.ok()) result = self->loop->Run();
   if (!result.ok()) self->session->PostEnd({CLEARVM_FAILURE_DEVICE, result.error().message});
   return nullptr;
@@ -34,6 +34,11 @@ int Vmm::Run() {
     return 125;
   }
   session_ = std::make_unique<Session>(loop_.value().get(), timeline_, &log_);
+  if (options_.spare) {
+    const auto wanted = WaitAsSpare();
+    if (!wanted.ok()) std::fprintf(stderr, "clearvm-vmm: %s\n", wanted.error().message.c_str());
+    if (!wanted.ok() || !wanted.value()) return wanted.ok() ? 0 : 125;
+  }
   if (auto up = SetUp(); !up.ok()) {
     if (up.error().code == "ERR_TEMPLATE_EXISTS") return 0;  // as was asked for
     session_->Fail(failure_, 125, up.error().message);
@@ -56,23 +61,18 @@ Result<void> Vmm::SetUp() {
     session_->SetSpec(std::move(spec));
   }
   if (options_.boot_only) session_->SetBootOnly();
-  failure_ = CLEARVM_FAILURE_KERNEL;
-  CLEARVM_ASSIGN(UniqueFd kernel, OpenFile(options_.kernel, "ERR_KERNEL_READ"));
-  UniqueFd initrd;
-  if (options_.initrd.given()) {
-    CLEARVM_ASSIGN(initrd, OpenFile(options_.initrd, "ERR_INITRD"));
+  if (spare_) {
+    CLEARVM_RETURN_IF_ERROR(CheckOrders());
+  } else {
+    CLEARVM_RETURN_IF_ERROR(LookAround());
   }
-  failure_ = CLEARVM_FAILURE_KVM;
-  CLEARVM_ASSIGN(system_, kvm::System::Open());
-  config_ = {options_.cpus, options_.memory, ChooseBacking(options_.backing),
-             kOwnDevices + options_.exports.size(), options_.statistics};
-  failure_ = CLEARVM_FAILURE_CONFIG;
-  CLEARVM_RETURN_IF_ERROR(FindTemplate(kernel.get(), initrd.get()));
 
   failure_ = CLEARVM_FAILURE_DEVICE;
-  CLEARVM_ASSIGN(EventLoop * io_loop, NewLoop(jail::ThreadKind::kIo));
+  if (io_loop_ == nullptr) {
+    CLEARVM_ASSIGN(io_loop_, NewLoop(jail::ThreadKind::kIo));
+  }
   // Before the jail: pipes and terminals are reopened through /proc.
-  CLEARVM_ASSIGN(auto vsock, MakeVsock(io_loop));
+  CLEARVM_ASSIGN(auto vsock, MakeVsock(io_loop_));
   if (options_.console_fd >= 0) {
     CLEARVM_ASSIGN(console_, virtio::HostFd::Adopt(Duplicate(options_.console_fd),
                                                    virtio::HostFd::Direction::kWrite));
@@ -86,9 +86,11 @@ Result<void> Vmm::SetUp() {
   if (!restoring_ && template_) {
     if (auto forked = Fork(saved); !forked.ok()) RefuseTemplate(forked.error());
   }
-  if (restoring_) return SetUpRestored(saved, std::move(entered), io_loop, std::move(vsock));
-  if (!template_) CLEARVM_RETURN_IF_ERROR(Boot(kernel.get(), initrd.get()));
-  CLEARVM_RETURN_IF_ERROR(AddDevices(std::move(entered), io_loop, std::move(vsock)));
+  if (restoring_) return SetUpRestored(saved, std::move(entered), std::move(vsock));
+  if (!template_) CLEARVM_RETURN_IF_ERROR(Boot());
+  kernel_.reset();
+  initrd_.reset();
+  CLEARVM_RETURN_IF_ERROR(AddDevices(std::move(entered), std::move(vsock)));
   if (template_) {
     CLEARVM_RETURN_IF_ERROR(machine_->RestoreDevices(saved));
     session_->TellOrigin(CLEARVM_ORIGIN_TEMPLATE, "");
@@ -97,24 +99,40 @@ Result<void> Vmm::SetUp() {
   return StartThreads();
 }
 
+// Opens what the VM is made of.
+Result<void> Vmm::LookAround() {
+  failure_ = CLEARVM_FAILURE_KERNEL;
+  CLEARVM_ASSIGN(kernel_, OpenFile(options_.kernel, "ERR_KERNEL_READ"));
+  if (options_.initrd.given()) {
+    CLEARVM_ASSIGN(initrd_, OpenFile(options_.initrd, "ERR_INITRD"));
+  }
+  failure_ = CLEARVM_FAILURE_KVM;
+  CLEARVM_ASSIGN(system_, kvm::System::Open());
+  config_ = {options_.cpus, options_.memory, ChooseBacking(options_.backing),
+             kOwnDevices + options_.exports.size(), options_.statistics};
+  failure_ = CLEARVM_FAILURE_CONFIG;
+  return FindTemplate();
+}
+
 Result<void> Vmm::StartThreads() {
   failure_ = CLEARVM_FAILURE_JAIL;
   if (Jailed()) {
     const bool writable = std::any_of(options_.exports.begin(), options_.exports.end(),
                                       [](const ExportOption& entry) { return !entry.read_only; });
     CLEARVM_RETURN_IF_ERROR(jail::DropPrivileges(!options_.exports.empty(), writable));
-    CLEARVM_RETURN_IF_ERROR(jail::InstallTrapReport());
+    if (!spare_) CLEARVM_RETURN_IF_ERROR(jail::InstallTrapReport());
   }
   failure_ = CLEARVM_FAILURE_DEVICE;
-  // Room for so many: a table of descriptors that threads share waits for the host's RCU to grow,
-  // some 10 ms. Where the limit is lower, it grows then.
-  const UniqueFd last(::fcntl(system_->fd(), F_DUPFD_CLOEXEC, kDescriptors - 1));
+  if (!spare_) MakeRoomForDescriptors();
   for (auto& thread : loops_) CLEARVM_RETURN_IF_ERROR(StartLoop(*thread));
+  loops_ready_.set_value();
   session_->SetBeforeExit([this] { StopFileServers(); });
   failure_ = CLEARVM_FAILURE_KVM;
-  Session* session = session_.get();
-  CLEARVM_RETURN_IF_ERROR(
-      machine_->Start(Jailed(), [session](VmEnd end) { session->PostEnd(std::move(end)); }));
+  if (spare_ && template_) {
+    machine_->Resume();
+  } else {
+    CLEARVM_RETURN_IF_ERROR(StartMachine());
+  }
   if (options_.cpu_limit != 0) {
     CLEARVM_ASSIGN(cpu_limit_, CpuLimit::Create(options_.cpu_limit, options_.cpus, machine_.get(),
                                                 loop_.value().get()));
@@ -126,14 +144,25 @@ Result<void> Vmm::StartThreads() {
   return {};
 }
 
+// A table of descriptors that threads share waits for the host's RCU to grow, some 10 ms. Where the
+// limit is lower, it grows then.
+void Vmm::MakeRoomForDescriptors() {
+  const UniqueFd last(::fcntl(system_->fd(), F_DUPFD_CLOEXEC, kDescriptors - 1));
+}
+
+Result<void> Vmm::StartMachine() {
+  Session* session = session_.get();
+  return machine_->Start(Confinement(), [session](VmEnd end) { session->PostEnd(std::move(end)); });
+}
+
 // The VM comes before the memory is filled: measured, it takes twice as long afterwards
 // (docs/benchmarks/README.md).
-Result<void> Vmm::Boot(int kernel, int initrd) {
+Result<void> Vmm::Boot() {
   failure_ = CLEARVM_FAILURE_KVM;
   CLEARVM_ASSIGN(kvm::Vm vm, system_->CreateVm());
   failure_ = CLEARVM_FAILURE_KERNEL;
-  CLEARVM_ASSIGN(GuestImage image,
-                 LoadGuest(config_, {kernel, initrd, options_.debug, options_.command_line}));
+  CLEARVM_ASSIGN(GuestImage image, LoadGuest(config_, {kernel_.get(), initrd_.get(), options_.debug,
+                                                       options_.command_line}));
   timeline_->Stamp(CLEARVM_TIME_KERNEL_LOADED);
   failure_ = CLEARVM_FAILURE_KVM;
   CLEARVM_ASSIGN(machine_, Machine::Create(*system_, std::move(vm), std::move(image.memory),
@@ -143,21 +172,22 @@ Result<void> Vmm::Boot(int kernel, int initrd) {
 
 Result<jail::Entered> Vmm::EnterJail() {
   jail::Plan plan = options_.jail_plan;
-  if (options_.jail == JailMode::kSpawned) {
+  if (options_.jail == JailMode::kSpawned && !spare_) {
     CLEARVM_RETURN_IF_ERROR(jail::EnterNetwork(options_.network));
   }
   if (!options_.vsock_path.empty()) plan.socket_directory = Directory(options_.vsock_path) + "/";
-  return Jailed() ? jail::EnterRoot(plan) : jail::OpenUnconfined(plan);
+  return Jailed() ? jail::EnterRoot(plan, std::move(prepared_root_)) : jail::OpenUnconfined(plan);
 }
 
 Result<EventLoop*> Vmm::NewLoop(jail::ThreadKind kind) {
   CLEARVM_ASSIGN(auto loop, EventLoop::Create());
   loops_.push_back(std::make_unique<LoopThread>(
-      LoopThread{kind, Jailed(), std::move(loop), session_.get(), {}}));
+      LoopThread{kind, Confinement(), when_ready_, std::move(loop), session_.get()}));
   return loops_.back()->loop.get();
 }
 
 Result<void> Vmm::StartLoop(LoopThread& thread) {
+  if (thread.thread != 0) return {};
   const int error = ::pthread_create(&thread.thread, nullptr, RunLoopThread, &thread);
   if (error == 0) return {};
   errno = error;
@@ -173,7 +203,7 @@ void Vmm::StopFileServers() {
   }
 }
 
-int RunVmm(const Options& options, Timeline* timeline) {
+int RunVmm(Options& options, Timeline* timeline) {
   ::umask(0);  // the 9p server is told exact modes by the guest
   static Vmm* vmm = nullptr;
   // Never destroyed: the process ends next, and with it the VM, at once and whatever its threads

@@ -8,9 +8,10 @@
 namespace clearvm::vmm {
 
 // Runs the VM that `options` describe until it ends, and returns the process's exit status
-// (Session::exit_status). Failures are told to the control socket where there is one, else on
-// stderr. Call on the main thread, once.
-int RunVmm(const Options& options, Timeline* timeline);
+// (Session::exit_status). A spare's options become those that it is sent; 0 if nobody sends any.
+// Failures are told to the control socket where there is one, else on stderr. Call on the main
+// thread, once.
+int RunVmm(Options& options, Timeline* timeline);
 
 }  // namespace clearvm::vmm
 

@@ -19,29 +19,28 @@ constexpr char kJailedSocketDirectory[] = "/vsock";
 
 }  // namespace
 
-Result<void> Vmm::AddDevices(jail::Entered entered, EventLoop* io_loop,
-                             std::unique_ptr<virtio::Vsock> vsock) {
+Result<void> Vmm::AddDevices(jail::Entered entered, std::unique_ptr<virtio::Vsock> vsock) {
   session_->AttachMachine(machine_.get());
   failure_ = CLEARVM_FAILURE_DEVICE;
   if (options_.listen_fd >= 0) {
-    streams_ =
-        std::make_unique<VsockStreams>(vsock.get(), io_loop, Duplicate(entered.proc_self_fd.get()));
+    streams_ = std::make_unique<VsockStreams>(vsock.get(), io_loop_,
+                                              Duplicate(entered.proc_self_fd.get()));
     CLEARVM_RETURN_IF_ERROR(session_->AttachListener(UniqueFd(options_.listen_fd), streams_.get()));
     session_->SetTakeSnapshot([this](int file) { return TakeSnapshot(file); });
   }
-  CLEARVM_RETURN_IF_ERROR(AddExports(std::move(entered), io_loop));
-  return AddIoDevices(io_loop, std::move(vsock));
+  CLEARVM_RETURN_IF_ERROR(AddExports(std::move(entered)));
+  return AddIoDevices(std::move(vsock));
 }
 
 // Each export on a thread of its own: a slow volume must not hold up the root.
-Result<void> Vmm::AddExports(jail::Entered entered, EventLoop* io_loop) {
+Result<void> Vmm::AddExports(jail::Entered entered) {
   for (const ExportOption& option : options_.exports) {
     // The first device's: a template's becomes the root's.
     virtio::WindowPlace window;
     if (&option == &options_.exports[0]) window = {kvm::kWindowStart, machine_->window().size()};
     if (!option.served) {
       CLEARVM_ASSIGN(auto idle, virtio::Create9p(option.tag, nullptr, window));
-      CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(std::move(idle), io_loop));
+      CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(std::move(idle), io_loop_));
       continue;
     }
     p9::Export config;
@@ -57,13 +56,16 @@ Result<void> Vmm::AddExports(jail::Entered entered, EventLoop* io_loop) {
     }
     CLEARVM_ASSIGN(auto server, p9::Server::Create(std::move(config)));
     CLEARVM_ASSIGN(auto device, virtio::Create9p(option.tag, std::move(server), window));
-    CLEARVM_ASSIGN(EventLoop * loop, NewLoop(jail::ThreadKind::kFs));
+    EventLoop* loop = std::exchange(root_loop_, nullptr);
+    if (loop == nullptr) {
+      CLEARVM_ASSIGN(loop, NewLoop(jail::ThreadKind::kFs));
+    }
     CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(std::move(device), loop));
   }
   return {};
 }
 
-Result<void> Vmm::AddIoDevices(EventLoop* loop, std::unique_ptr<virtio::Vsock> vsock) {
+Result<void> Vmm::AddIoDevices(std::unique_ptr<virtio::Vsock> vsock) {
   auto sink = [this](std::span<const uint8_t> bytes) {
     log_.AppendConsole(bytes);
     // A reader that is gone or slow to take the log costs it lines, never the VM its life.
@@ -74,11 +76,11 @@ Result<void> Vmm::AddIoDevices(EventLoop* loop, std::unique_ptr<virtio::Vsock> v
       bytes = bytes.subspan(static_cast<size_t>(wrote));
     }
   };
-  CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(virtio::CreateConsole(sink), loop));
-  CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(virtio::CreateRng(Saving()), loop));
-  CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(std::move(vsock), loop));
+  CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(virtio::CreateConsole(sink), io_loop_));
+  CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(virtio::CreateRng(Saving()), io_loop_));
+  CLEARVM_RETURN_IF_ERROR(machine_->AddDevice(std::move(vsock), io_loop_));
   const auto inflated = static_cast<uint32_t>(options_.balloon / 4096);
-  return machine_->AddDevice(virtio::CreateBalloon(&machine_->memory(), inflated), loop);
+  return machine_->AddDevice(virtio::CreateBalloon(&machine_->memory(), inflated), io_loop_);
 }
 
 Result<std::unique_ptr<virtio::Vsock>> Vmm::MakeVsock(EventLoop* loop) {

@@ -16,13 +16,13 @@ constexpr unsigned kTemplateSeconds = 120;
 }  // namespace
 
 // From the jail on, for a VM that goes on from a snapshot: there is no other way to start it.
-Result<void> Vmm::SetUpRestored(ByteReader& saved, jail::Entered entered, EventLoop* io_loop,
+Result<void> Vmm::SetUpRestored(ByteReader& saved, jail::Entered entered,
                                 std::unique_ptr<virtio::Vsock> vsock) {
   failure_ = CLEARVM_FAILURE_FOREIGN;
   // In the order in which they are written.
   ByteReader session(saved.TakeBytes(saved.Take<uint32_t>()));
   CLEARVM_RETURN_IF_ERROR(Fork(saved));
-  CLEARVM_RETURN_IF_ERROR(AddDevices(std::move(entered), io_loop, std::move(vsock)));
+  CLEARVM_RETURN_IF_ERROR(AddDevices(std::move(entered), std::move(vsock)));
   failure_ = CLEARVM_FAILURE_SNAPSHOT;
   CLEARVM_RETURN_IF_ERROR(session_->Restore(session));
   if (auto restored = machine_->RestoreDevices(saved); !restored.ok()) {
@@ -38,14 +38,14 @@ Result<void> Vmm::SetUpRestored(ByteReader& saved, jail::Entered entered, EventL
 
 // Opens the template that is to be forked, or the place of the one that is to be made; the jail
 // hides both.
-Result<void> Vmm::FindTemplate(int kernel, int initrd) {
+Result<void> Vmm::FindTemplate() {
   host_ = DescribeHost();
   host_.memory = config_.memory;
   host_.cpus = config_.cpus;
   host_.devices = static_cast<uint32_t>(config_.devices);
   if (!options_.restore.empty()) return FindSnapshot();
   if (options_.template_path.empty() && !Saving()) return {};
-  CLEARVM_ASSIGN(origin_, DescribeOrigin(kernel, initrd));
+  CLEARVM_ASSIGN(origin_, DescribeOrigin(kernel_.get(), initrd_.get()));
   origin_.memory = config_.memory;
   origin_.cpus = config_.cpus;
   origin_.devices = static_cast<uint32_t>(config_.devices);
@@ -142,7 +142,8 @@ Result<void> Vmm::Save() {
   return Error{"ERR_TEMPLATE_WRITE", 0, "", "the guest does not come to rest"};
 }
 
-Result<void> Vmm::Fork(ByteReader& saved) {
+// All that does not depend on what the VM is for.
+Result<void> Vmm::MakeFork() {
   CLEARVM_ASSIGN(kvm::Vm vm, system_->CreateVm());
   CLEARVM_ASSIGN(kvm::GuestMemory memory,
                  kvm::GuestMemory::CreateFrom(config_.memory, template_->file.get(),
@@ -152,6 +153,11 @@ Result<void> Vmm::Fork(ByteReader& saved) {
   hot_pages_.Populate(memory);
   CLEARVM_ASSIGN(machine_, Machine::Create(*system_, std::move(vm), std::move(memory), config_,
                                            timeline_, &log_));
+  return {};
+}
+
+Result<void> Vmm::Fork(ByteReader& saved) {
+  if (!machine_) CLEARVM_RETURN_IF_ERROR(MakeFork());
   CLEARVM_RETURN_IF_ERROR(machine_->RestoreProcessors(saved));
   if (template_->memory != config_.memory) {
     const kvm::MemoryRegion& last = machine_->memory().regions().back();

@@ -15,6 +15,10 @@ void Timeline::Stamp(clearvm_timeline point) {
   times_[point].compare_exchange_strong(unset, MonotonicNow(), std::memory_order_relaxed);
 }
 
+void Timeline::Reset() {
+  for (auto& time : times_) time.store(0, std::memory_order_relaxed);
+}
+
 std::vector<uint8_t> Timeline::Serialize() const {
   std::vector<uint8_t> bytes;
   for (uint32_t point = 0; point < times_.size(); point++) {

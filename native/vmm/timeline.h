@@ -18,6 +18,8 @@ uint64_t MonotonicNow();
 class Timeline {
  public:
   void Stamp(clearvm_timeline point);
+  // Forgets all of them.
+  void Reset();
   // 0 where the point has not been reached.
   uint64_t At(clearvm_timeline point) const {
     return times_[point].load(std::memory_order_relaxed);

@@ -38,6 +38,8 @@ const char kUsage[] =
     "  --restore PATH                   go on from this snapshot of a VM\n"
     "  --restore-checked PATH           a file in which is kept that its memory was checked\n"
     "  --statistics                     count VM exits until init's start, for the metrics\n"
+    "  --spare                          fork from --template at once, and wait on --control-fd for "
+    "the rest\n"
     "  --probe                          say what /dev/kvm can do, and exit\n"
     "  --help, --version\n";
 

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,17 +35,18 @@ namespace clearvm::vmm {
 // An event loop with a thread of its own.
 struct LoopThread {
   jail::ThreadKind kind;
-  bool confine;
+  jail::Confinement confinement;
+  std::shared_future<void> ready;  // when what the loop watches has been added
   std::unique_ptr<EventLoop> loop;
   Session* session;
-  pthread_t thread;
+  pthread_t thread = 0;  // 0: not started yet
 };
 
 // The parts of a VM's process. Never destroyed: RunVmm.
 class Vmm {
  public:
   // `options` and `timeline` must outlive it.
-  Vmm(const Options& options, Timeline* timeline)
+  Vmm(Options& options, Timeline* timeline)
       : options_(options), timeline_(timeline), loop_(EventLoop::Create()) {}
 
   // Returns the process's exit status when the VM has ended, or could not be started.
@@ -53,50 +55,69 @@ class Vmm {
  private:
   // The life of a VM, as one list; failure_ says what an error of each part is.
   Result<void> SetUp();
-  Result<void> Boot(int kernel, int initrd);
+  Result<void> LookAround();
+  Result<void> Boot();
   Result<jail::Entered> EnterJail();
   Result<void> StartThreads();
+  void MakeRoomForDescriptors();
+  Result<void> StartMachine();
   Result<EventLoop*> NewLoop(jail::ThreadKind kind);
   Result<void> StartLoop(LoopThread& thread);
   void StopFileServers();
   bool Jailed() const { return options_.jail != JailMode::kNone; }
+  // Of a thread that is started now.
+  jail::Confinement Confinement() const {
+    return !Jailed()        ? jail::Confinement::kNone
+           : options_.spare ? jail::Confinement::kAll
+                            : jail::Confinement::kFilter;
+  }
 
-  Result<void> FindTemplate(int kernel, int initrd);
+  Result<void> FindTemplate();
   Result<void> OpenCheckedTemplate();
   void RefuseTemplate(const Error& error);
+  Result<void> MakeFork();
   Result<void> Fork(ByteReader& saved);
+  Result<bool> WaitAsSpare();
+  Result<void> CheckOrders() const;
   Result<void> PrepareToSave();
   Result<void> Save();
   bool Saving() const { return !options_.template_save.empty(); }
   Result<void> FindSnapshot();
-  Result<void> SetUpRestored(ByteReader& saved, jail::Entered entered, EventLoop* io_loop,
+  Result<void> SetUpRestored(ByteReader& saved, jail::Entered entered,
                              std::unique_ptr<virtio::Vsock> vsock);
   Result<std::string> TakeSnapshot(int file);
 
-  Result<void> AddDevices(jail::Entered entered, EventLoop* io_loop,
-                          std::unique_ptr<virtio::Vsock> vsock);
-  Result<void> AddExports(jail::Entered entered, EventLoop* io_loop);
-  Result<void> AddIoDevices(EventLoop* loop, std::unique_ptr<virtio::Vsock> vsock);
+  Result<void> AddDevices(jail::Entered entered, std::unique_ptr<virtio::Vsock> vsock);
+  Result<void> AddExports(jail::Entered entered);
+  Result<void> AddIoDevices(std::unique_ptr<virtio::Vsock> vsock);
   Result<std::unique_ptr<virtio::Vsock>> MakeVsock(EventLoop* loop);
   void AddOutput(virtio::VsockOptions& vsock, uint32_t port, UniqueFd read, int fd);
 
-  const Options& options_;
+  Options& options_;
   Timeline* timeline_;
   KernelLog log_;
   Result<std::unique_ptr<EventLoop>> loop_;
   std::unique_ptr<Session> session_;
   virtio::HostFd console_;  // where the kernel's log goes
+  UniqueFd kernel_;
+  UniqueFd initrd_;
   std::optional<kvm::System> system_;
   MachineConfig config_;
   TemplateOrigin origin_;
-  TemplateOrigin host_;     // of snapshots
-  bool restoring_ = false;  // template_ is a snapshot
+  TemplateOrigin host_;           // of snapshots
+  bool restoring_ = false;        // template_ is a snapshot
+  std::optional<Options> spare_;  // what this VMM was started with, before it was wanted
+  UniqueFd prepared_root_;        // of the jail
   HotPages hot_pages_;
   std::optional<Template> template_;  // that the VM is forked from
   std::unique_ptr<TemplateTarget> target_;
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<CpuLimit> cpu_limit_;
   std::vector<std::unique_ptr<LoopThread>> loops_;
+  EventLoop* io_loop_ = nullptr;
+  EventLoop* root_loop_ = nullptr;  // a spare's, for its root
+  std::promise<void> loops_ready_;
+  std::shared_future<void> when_ready_ = loops_ready_.get_future();
   std::unique_ptr<Streams> streams_;
   clearvm_failure failure_ = CLEARVM_FAILURE_CONFIG;
 };

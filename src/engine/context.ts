@@ -12,6 +12,7 @@ import {
 } from '../vm/native.js';
 import { defaultRoot, defaultRuntimeDirectory } from '../user-namespace.js';
 import { noteEvents } from './events.js';
+import { Spares } from './spares.js';
 import { StateStore } from './state.js';
 import { TemplateStore } from './templates.js';
 
@@ -59,6 +60,7 @@ export class EngineContext {
   readonly images: ImageStore;
   readonly state: StateStore;
   readonly templates: TemplateStore;
+  readonly spares: Spares;
   #netns: string | undefined;
 
   constructor(options: EngineOptions) {
@@ -82,6 +84,7 @@ export class EngineContext {
       kernel: this.kernelPath,
       initrd: this.initrdPath,
     });
+    this.spares = new Spares(this);
   }
 
   /** The network namespace that VMMs without a network share; undefined where each has to make its own. */

@@ -11,7 +11,8 @@ import { RunningContainer } from './container.js';
 import type { EngineContext } from './context.js';
 import { containerEvent, noteEvents } from './events.js';
 import type { AbortSource, RunOptions } from './options.js';
-import { encodePlan, openGuestFile, removeAnonymousVolumes, shapeOf, type Plan } from './plan.js';
+import { GuestFiles } from './guest-files.js';
+import { encodePlan, removeAnonymousVolumes, shapeOf, type Plan } from './plan.js';
 import { ownStatus, type ContainerRecord } from './record.js';
 import type { ContainerDirectories } from './state.js';
 
@@ -29,7 +30,7 @@ export class DirectRuns {
     options: RunOptions,
     timeline: TimelineRecorder,
   ): Promise<RunningContainer> {
-    const { state: store, templates, images, kernelPath, initrdPath, vmmPath } = this.#context;
+    const { state: store, templates, spares, images, vmmPath } = this.#context;
     const { config, image, record } = plan;
     const payload = encodePlan(plan);
     const addon = loadAddon();
@@ -38,14 +39,15 @@ export class DirectRuns {
     const shape = shapeOf(config);
     const netns = this.#context.network(addon);
     const template = booted ? undefined : templates.find(shape);
-    const kernelFd = openGuestFile(kernelPath, 'ERR_KERNEL_MISSING', 'guest kernel');
-    let initrdFd = -1;
+    const spare = template && spares.take(template, config);
+    const guest = new GuestFiles(this.#context);
+    // What is missing is told before anything is made.
+    if (!spare) guest.open();
     let listenFd = -1;
     let stdio: StdioFds | undefined;
     let state: ContainerDirectories | undefined;
     let vmm: Vmm;
     try {
-      initrdFd = openGuestFile(initrdPath, 'ERR_INITRD_MISSING', 'initramfs');
       state = store.create(
         config.id,
         options.name,
@@ -67,31 +69,35 @@ export class DirectRuns {
         addon,
         file: vmmPath,
         config,
-        kernelFd,
-        initrdFd,
+        guest,
         spec: payload,
         stdio: stdio.vmm,
         terminal: record.tty,
         listenFd,
         ...(template ? { template } : {}),
+        ...(spare ? { spare } : {}),
         ...(netns === undefined ? {} : { netns }),
         ...(options.debug ? { consoleFd: 2 } : {}),
         timeline,
       });
     } catch (error) {
+      spare?.close();
       stdio?.closeAll();
       if (state) await store.remove(state);
       await removeAnonymousVolumes(this.#context.root, record);
       throw error;
     } finally {
-      for (const fd of [kernelFd, initrdFd, listenFd]) if (fd >= 0) closeSync(fd);
+      guest.close();
+      if (listenFd >= 0) closeSync(listenFd);
     }
     stdio.closeVmmEnds();
     const container = this.#accompany(vmm, state, plan, stdio, options.signal, timeline);
     if (template) {
       container.then(
         () => {
-          if (vmm.startedFrom !== 'template') templates.makeSoon(shape);
+          if (vmm.startedFrom === 'missing' || vmm.startedFrom === 'refused') {
+            templates.makeSoon(shape);
+          }
         },
         () => {},
       );

@@ -162,6 +162,21 @@ export function checkRunOptions(options: unknown): asserts options is RunOptions
   throw new ClearVMError('ERR_RUN_OPTIONS', `${name} ${hint ?? text}`, { field: name });
 }
 
+/** What `Engine.prepare` is to make, and for which containers. */
+export interface PrepareOptions extends Pick<RunOptions, 'memory' | 'cpus' | 'volumes'> {
+  /** How many VMs of that shape are to be kept forked in advance: 0 to 1000. Unless given, as many as before. */
+  spares?: number;
+}
+
+const MAX_SPARES = 1000;
+
+/** Errors: ERR_RUN_OPTIONS. */
+export function checkSpares(spares: number): void {
+  if (Number.isInteger(spares) && spares >= 0 && spares <= MAX_SPARES) return;
+  const message = `spares must be a whole number from 0 to ${MAX_SPARES} (it is ${spares})`;
+  throw new ClearVMError('ERR_RUN_OPTIONS', message, { field: 'spares' });
+}
+
 /** What to say in place of a pattern that nobody wants to read. */
 const HINTS: Readonly<Record<string, string>> = {
   pull: 'must be always, missing or never',

@@ -1,7 +1,5 @@
 /** Everything about a container that is decided before anything is made on the host. */
-import { closeSync, openSync } from 'node:fs';
-
-import { ClearVMError, errnoOf, messageOf } from '../errors.js';
+import { ClearVMError } from '../errors.js';
 import { ImageError, isReference, type ResolvedImage } from '../image/index.js';
 import { noNetworkFiles } from '../network/none.js';
 import { isRootless } from '../user-namespace.js';
@@ -242,27 +240,6 @@ export function encodePlan({ config, spec, record }: Omit<Plan, 'image'>): Buffe
 /** Of the template from which such a VM is forked. */
 export function shapeOf(config: VmConfig): TemplateShape {
   return { cpus: config.cpus, memory: config.memory, exports: 1 + config.shares.length };
-}
-
-/** Opens the kernel or the initramfs. Errors: `code`. */
-export function openGuestFile(file: string, code: string, what: string): number {
-  try {
-    return openSync(file, 'r');
-  } catch (cause) {
-    throw new ClearVMError(
-      code,
-      errnoOf(cause) === 'ENOENT'
-        ? `the ${what} ${file} does not exist: build it with \`npm run build\``
-        : `the ${what} cannot be opened: ${messageOf(cause)}`,
-      { cause },
-    );
-  }
-}
-
-/** Errors: ERR_KERNEL_MISSING, ERR_INITRD_MISSING. */
-export function checkGuestFiles(context: EngineContext): void {
-  closeSync(openGuestFile(context.kernelPath, 'ERR_KERNEL_MISSING', 'guest kernel'));
-  closeSync(openGuestFile(context.initrdPath, 'ERR_INITRD_MISSING', 'initramfs'));
 }
 
 /** The image, pulled before if that is asked for, or if it is missing. */

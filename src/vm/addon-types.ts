@@ -20,7 +20,7 @@ export interface Addon {
   listenUnix(path: string): number;
   /** A socket connected to that path; nonblocking, close-on-exec. */
   connectUnix(path: string): number;
-  /** Sends up to three descriptors along with the first of the bytes; returns how many bytes the socket has taken. */
+  /** Sends up to eight descriptors along with the first of the bytes; returns how many bytes the socket has taken. */
   sendFds(socket: number, bytes: Uint8Array, fds: number[]): number;
   /** Puts a terminal into raw mode (cfmakeraw(3)); returns what `restoreTerminal` takes. */
   rawTerminal(fd: number): Buffer;
@@ -54,6 +54,8 @@ export interface Addon {
   writeFile(path: string, text: string): void;
   /** Makes an empty network namespace, and binds it to the file. */
   makeNetwork(path: string): void;
+  /** Whether anything was mounted or unmounted since the open `/proc/self/mountinfo` was last asked about, or opened. */
+  mountsChanged(mountinfo: number): boolean;
   /** Mounts a tmpfs with these options over the directory, with nosuid, nodev and noexec. */
   mountTmpfs(path: string, options: string): void;
   /**
@@ -133,6 +135,8 @@ export interface Channel {
 
 export interface SpawnedVmm {
   readonly pid: number;
+  /** Takes `background` back. */
+  ref(): void;
   kill(signal: number): void;
 }
 

@@ -24,6 +24,7 @@ export const ControlFrame = {
   EXEC: 8,
   DETACH: 9,
   SNAPSHOT: 10,
+  BECOME: 11,
   REPLY: 0x80,
   TIMELINE: 0x81,
   STARTED: 0x82,

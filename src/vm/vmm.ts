@@ -7,7 +7,14 @@ import { endError, failureError, goneError } from './failure.js';
 import { LogTail } from './log-tail.js';
 import { ControlFrame, FrameDecoder, Origin, encodeFrame, type Frame } from './protocol.js';
 import { Requests } from './requests.js';
+import type { LaunchedVmm, Spare } from './spare.js';
 import type { TimelineRecorder } from './timings.js';
+
+/** Open descriptors. */
+export interface GuestFds {
+  kernel: number;
+  initrd: number;
+}
 
 export interface VmmOptions {
   addon: Addon;
@@ -18,9 +25,10 @@ export interface VmmOptions {
   netns?: string;
   /** What it is forked from, if that is there. */
   template?: TemplateUse;
-  /** Open descriptors of the kernel and the initramfs; they stay the caller's. */
-  kernelFd: number;
-  initrdFd: number;
+  /** A VMM that was started in advance, from that template, with that memory and these processors. */
+  spare?: Spare;
+  /** Opens the kernel and the initramfs, where the VMM is to be spawned; they stay the caller's. */
+  guest: { open(): GuestFds };
   /** The START frame's payload (`encodeSpec`). */
   spec: Buffer;
   /** stdin, stdout and stderr of the container; -1 is /dev/null. */
@@ -35,10 +43,10 @@ export interface VmmOptions {
 }
 
 /**
- * What a VM has started from: `template` (forked), or the kernel: because no template was wanted (`kernel`), because there
+ * What a VM has started from: `template` (forked), `spare` (forked before it was asked for), or the kernel: because no template was wanted (`kernel`), because there
  * was none (`missing`), or because it was damaged or not made for this VM (`refused`).
  */
-export type StartedFrom = 'template' | 'kernel' | 'missing' | 'refused';
+export type StartedFrom = 'template' | 'spare' | 'kernel' | 'missing' | 'refused';
 
 /** How the container's process ended. */
 export interface ExitStatus {
@@ -72,6 +80,13 @@ export function vmmCommandLine(
     ...vmmArguments(config, given.template),
   ];
 }
+
+function commandLineOf(options: VmmOptions): string[] {
+  return vmmCommandLine(options.config, { ...options, stdin: options.stdio[0] !== -1 });
+}
+
+/** Of `enum clearvm_vmm_fd`; those of the standard streams and the listening socket follow. */
+const CONSOLE_FD = 6;
 
 /** How long the control socket may stay silent after the VMM's end before its last frames count as lost. */
 const DRAIN_MS = 1000;
@@ -128,26 +143,26 @@ export class Vmm {
     this.started.catch(() => {});
     this.exited.catch(() => {});
 
-    const [ours, theirs] = addon.socketPair();
     const console = options.consoleFd === undefined ? addon.pipe() : undefined;
     const consoleFd = console ? console[1] : (options.consoleFd as number);
+    let control: number;
     try {
-      this.#process = this.#spawn(options, theirs, consoleFd);
+      const launched = this.#useSpare(options, consoleFd) ?? this.#spawn(options, consoleFd);
+      this.#process = launched.process;
+      control = launched.control;
     } catch (cause) {
-      for (const fd of [ours, ...(console ?? [])]) addon.closeFd(fd);
+      for (const fd of console ?? []) addon.closeFd(fd);
       throw new ClearVMError(
         'ERR_VMM_SPAWN',
         `cannot start the VMM ${options.file}: ${messageOf(cause)}; build it with \`npm run build\`, and run \`clearvm doctor\``,
         { cause },
       );
-    } finally {
-      addon.closeFd(theirs);
     }
     if (console) {
       addon.closeFd(console[1]);
       this.#log = new LogTail(addon, console[0]);
     }
-    this.#control = addon.openChannel(ours, (chunk) => this.#receive(chunk));
+    this.#control = addon.openChannel(control, (chunk) => this.#receive(chunk));
     this.#control.write(encodeFrame(ControlFrame.START, this.#requests.next(), options.spec));
     options.timeline.mark('spawned');
   }
@@ -195,37 +210,47 @@ export class Vmm {
     }
   }
 
-  #spawn(options: VmmOptions, control: number, console: number): SpawnedVmm {
-    const log = options.config.debug ? 2 : -1;
-    const fds = [
-      -1,
-      -1,
-      log,
-      control,
-      options.kernelFd,
-      options.initrdFd,
-      console,
-      ...options.stdio,
-      options.listenFd,
-    ];
-    const args = vmmCommandLine(options.config, {
-      ...options,
-      stdin: options.stdio[0] !== -1,
-    });
-    return options.addon.spawnVmm(
-      { file: options.file, args, fds, namespaces: true },
-      (code, signal) => {
-        this.#timeline.mark('vmm.gone');
-        this.#end = { code, signal };
-        if (this.#controlClosed) {
-          this.#finish();
-          return;
-        }
-        // Its end of the socket is closed, so that the end follows the last frame; unless some other process
-        // that should not exist holds a copy.
-        setTimeout(() => this.#closeControl(), DRAIN_MS).unref();
-      },
+  #useSpare(options: VmmOptions, console: number): LaunchedVmm | undefined {
+    const { spare, stdio, listenFd } = options;
+    const launched = spare?.become(
+      commandLineOf(options),
+      new Map([console, ...stdio, listenFd].map((fd, index) => [CONSOLE_FD + index, fd])),
+      (code, signal) => this.#onEnd(code, signal),
     );
+    if (launched) this.startedFrom = 'spare';
+    return launched;
+  }
+
+  #spawn(options: VmmOptions, console: number): LaunchedVmm {
+    const { addon, file, stdio, listenFd } = options;
+    const { kernel, initrd } = options.guest.open();
+    const [control, theirs] = addon.socketPair();
+    const log = options.config.debug ? 2 : -1;
+    const fds = [-1, -1, log, theirs, kernel, initrd, console, ...stdio, listenFd];
+    const args = commandLineOf(options);
+    try {
+      const process = addon.spawnVmm({ file, args, fds, namespaces: true }, (code, signal) =>
+        this.#onEnd(code, signal),
+      );
+      return { process, control };
+    } catch (error) {
+      addon.closeFd(control);
+      throw error;
+    } finally {
+      addon.closeFd(theirs);
+    }
+  }
+
+  #onEnd(code: number | null, signal: number | null): void {
+    this.#timeline.mark('vmm.gone');
+    this.#end = { code, signal };
+    if (this.#controlClosed) {
+      this.#finish();
+      return;
+    }
+    // Its end of the socket is closed, so that the end follows the last frame; unless some other process
+    // that should not exist holds a copy.
+    setTimeout(() => this.#closeControl(), DRAIN_MS).unref();
   }
 
   #receive(chunk: Buffer | null): void {
@@ -284,6 +309,7 @@ export class Vmm {
   #noteOrigin(payload: Buffer): void {
     if (payload.length < 4) return;
     const origin = payload.readUInt32LE(0);
+    if (origin === Origin.TEMPLATE && this.startedFrom === 'spare') return;
     this.startedFrom =
       origin === Origin.TEMPLATE ? 'template' : origin === Origin.MISSING ? 'missing' : 'refused';
     this.templateRefusal = payload.toString('utf8', 4);

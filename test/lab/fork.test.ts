@@ -1,7 +1,14 @@
 // Containers forked from a template: the same to those inside as booted ones, and no two alike where they must differ.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { IMAGE, PROJECT, ROOT, startHost, type Host, type Outcome } from './support.js';
+import {
+  IMAGE,
+  ROOT,
+  startHost,
+  type Host,
+  type InsideRun as Run,
+  type Outcome,
+} from './support.js';
 
 let host: Host;
 beforeAll(async () => {
@@ -9,35 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => host?.close());
 
-/** Runs a module in the lab with an engine, and returns what it has printed as JSON. */
-async function inside<T>(script: string): Promise<T> {
-  const outcome = await host.run([
-    ...[process.execPath, '--input-type=module', '-e'],
-    `import { Engine } from '${PROJECT}/dist/index.js';
-     import * as fs from 'node:fs';
-     import { execFileSync, spawn } from 'node:child_process';
-     import { text } from 'node:stream/consumers';
-     const engine = new Engine();
-     const templates = () => fs.readdirSync('${ROOT}/templates').sort();
-     async function run(cmd, options = {}) {
-       const container = await engine.run('${IMAGE}', { cmd, ...options });
-       const ends = [text(container.stdout), text(container.stderr), container.wait()];
-       const [stdout, stderr, { exitCode }] = await Promise.all(ends);
-       return { from: container.startedFrom, exitCode, stdout, stderr };
-     }
-     ${script}`,
-  ]);
-  expect(outcome.stderr).toBe('');
-  expect(outcome.status).toBe(0);
-  return JSON.parse(outcome.stdout) as T;
-}
-
-interface Run {
-  from: string;
-  exitCode: number;
-  stdout: string;
-  stderr: string;
-}
+const inside = <T>(script: string): Promise<T> => host.inside(script);
 
 test('the first run boots and has the template made; later ones are forked, but with --no-template', async () => {
   const first = await inside<Run & { made: string[] }>(`

@@ -54,6 +54,14 @@ export class Watched extends Writable {
   }
 }
 
+/** What `run` returns in `Host.inside`. */
+export interface InsideRun {
+  from: string;
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+}
+
 /** A started command: its output to watch, its end, and its process id in the lab. */
 export interface Started {
   output: Watched;
@@ -113,6 +121,32 @@ export class Host {
       console.log(output.text);
       throw error;
     }
+  }
+
+  /**
+   * Runs a module in the lab, and returns what it has printed as JSON. It has `engine`, `run` (a container, to its end), `templates` (their
+   * names), and some of Node's modules.
+   */
+  async inside<T>(script: string): Promise<T> {
+    const { status, stdout, stderr } = await this.run([
+      ...[process.execPath, '--input-type=module', '-e'],
+      `import { Engine } from '${PROJECT}/dist/index.js';
+       import * as fs from 'node:fs';
+       import { execFileSync, spawn } from 'node:child_process';
+       import { text } from 'node:stream/consumers';
+       const engine = new Engine();
+       const templates = () => fs.readdirSync('${ROOT}/templates').sort();
+       async function run(cmd, options = {}) {
+         const container = await engine.run('${IMAGE}', { cmd, ...options });
+         const ends = [text(container.stdout), text(container.stderr), container.wait()];
+         const [stdout, stderr, { exitCode }] = await Promise.all(ends);
+         return { from: container.startedFrom, exitCode, stdout, stderr };
+       }
+       ${script}`,
+    ]);
+    if (status !== 0 || stderr !== '')
+      throw new Error(`the script ended with ${status}: ${stderr}`);
+    return JSON.parse(stdout) as T;
   }
 
   /** Starts clearvm, and goes on. Signals reach its process alone, not what it has started. */

@@ -64,6 +64,13 @@ struct Bad {
   const char* named;  // what the message must name
 };
 
+TEST(Options, ASpareHasAControlSocketAndATemplate) {
+  const auto options =
+      Parse({"--spare", "--control-fd=0", "--template=/t", "--unserved=root", "--kernel=/k"});
+  ASSERT_TRUE(options.ok()) << options.error().message;
+  EXPECT_TRUE(options.value().spare);
+}
+
 class BadOptions : public testing::TestWithParam<Bad> {};
 
 TEST_P(BadOptions, AreRefusedByName) {
@@ -78,22 +85,24 @@ TEST_P(BadOptions, AreRefusedByName) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, BadOptions,
-    testing::Values(Bad{{"--cpus=0"}, "--cpus"}, Bad{{"--cpus=33"}, "--cpus"},
-                    Bad{{"--cpus=two"}, "--cpus"}, Bad{{"--cpu-limit=0"}, "--cpu-limit"},
-                    Bad{{"--cpu-limit=32001"}, "--cpu-limit"}, Bad{{"--memory=1m"}, "--memory"},
-                    Bad{{"--memory="}, "--memory"}, Bad{{"--memory=99999999999g"}, "--memory"},
-                    Bad{{"--memory=-1"}, "--memory"}, Bad{{"--control-fd=999"}, "--control-fd"},
-                    Bad{{"--stdin-fd=x"}, "--stdin-fd"}, Bad{{"--share=tag=a"}, "path="},
-                    Bad{{"--share=path=/x"}, "tag="}, Bad{{"--share=tag=a b,path=/x"}, "tag="},
-                    Bad{{"--share=tag=a,rw,path=/x"}, "'rw'"},
-                    Bad{{"--share=tag=a,path=/x", "--share=tag=a,path=/y"}, "used twice"},
-                    Bad{{"--overlay=tag=a,layers=/l,state=/s"}, "lower="},
-                    Bad{{"--overlay=tag=a,layers=/l,lower=../x,state=/s"}, "../x"},
-                    Bad{{"--overlay=tag=a,layers=/l,lower=..,state=/s"}, "'..'"},
-                    Bad{{"--overlay=tag=a,layers=/l,lower=a::b,state=/s"}, "''"},
-                    Bad{{"--vsock=relative"}, "--vsock"}, Bad{{"--jail=maybe"}, "--jail"},
-                    Bad{{"--kernel-fd=0"}, "given twice"},
-                    Bad{{"--no-such-thing"}, "--no-such-thing"}, Bad{{"stray"}, "stray"}));
+    testing::Values(
+        Bad{{"--cpus=0"}, "--cpus"}, Bad{{"--cpus=33"}, "--cpus"}, Bad{{"--cpus=two"}, "--cpus"},
+        Bad{{"--cpu-limit=0"}, "--cpu-limit"}, Bad{{"--cpu-limit=32001"}, "--cpu-limit"},
+        Bad{{"--memory=1m"}, "--memory"}, Bad{{"--memory="}, "--memory"},
+        Bad{{"--memory=99999999999g"}, "--memory"}, Bad{{"--memory=-1"}, "--memory"},
+        Bad{{"--control-fd=999"}, "--control-fd"}, Bad{{"--stdin-fd=x"}, "--stdin-fd"},
+        Bad{{"--share=tag=a"}, "path="}, Bad{{"--share=path=/x"}, "tag="},
+        Bad{{"--share=tag=a b,path=/x"}, "tag="}, Bad{{"--share=tag=a,rw,path=/x"}, "'rw'"},
+        Bad{{"--share=tag=a,path=/x", "--share=tag=a,path=/y"}, "used twice"},
+        Bad{{"--overlay=tag=a,layers=/l,state=/s"}, "lower="},
+        Bad{{"--overlay=tag=a,layers=/l,lower=../x,state=/s"}, "../x"},
+        Bad{{"--overlay=tag=a,layers=/l,lower=..,state=/s"}, "'..'"},
+        Bad{{"--overlay=tag=a,layers=/l,lower=a::b,state=/s"}, "''"},
+        Bad{{"--vsock=relative"}, "--vsock"}, Bad{{"--jail=maybe"}, "--jail"},
+        Bad{{"--spare", "--control-fd=0"}, "--spare"}, Bad{{"--spare", "--template=/t"}, "--spare"},
+        Bad{{"--spare", "--control-fd=0", "--template=/t", "--share=tag=a,path=/x"}, "--spare"},
+        Bad{{"--kernel-fd=0"}, "given twice"}, Bad{{"--no-such-thing"}, "--no-such-thing"},
+        Bad{{"stray"}, "stray"}));
 
 TEST(Options, AKernelIsNeeded) {
   const auto options = Parse({"--cpus=1"});

@@ -20,13 +20,15 @@ async function startOnce(engine, options, origin) {
 const GROWTH_RUNS = 3;
 
 async function startShape(engine, shape, kind) {
-  const options = { ...shape, template: kind === 'fork' };
-  if (kind === 'fork') await engine.prepare(shape);
+  const options = { ...shape, template: kind !== 'cold' };
+  if (kind !== 'cold') await engine.prepare({ ...shape, spares: kind === 'spare' ? 1 : 0 });
   const times = [];
+  const origin = { fork: 'template', spare: 'spare', cold: 'kernel' }[kind];
   for (let run = 0; run <= GROWTH_RUNS; run++) {
-    const time = await startOnce(engine, options, kind === 'fork' ? 'template' : 'kernel');
+    const time = await startOnce(engine, options, origin);
     if (run > 0) times.push(time);
   }
+  if (kind === 'spare') await engine.prepare({ ...shape, spares: 0 });
   return median(times);
 }
 
@@ -46,7 +48,7 @@ async function startShapeAtLast(engine, shape, kind) {
 
 /** How much longer larger VMs take to start than one of 1 vCPU and 128 MiB. */
 export async function growth(engine) {
-  for (const kind of ['fork', 'cold']) {
+  for (const kind of ['fork', 'spare', 'cold']) {
     const base = await startShapeAtLast(engine, { cpus: 1, memory: '128m' }, kind);
     const measure = async (name, shape) => {
       const time = await startShapeAtLast(engine, { cpus: 1, memory: '128m', ...shape }, kind);

@@ -84,27 +84,30 @@ async function cold(engine) {
   }
 }
 
-/** The same for a VM that is forked from a template. */
-async function fork(engine) {
+/** The same for a VM that is forked from a template, when it is asked for or (`from` is `spare`) before. */
+async function fork(engine, name = 'fork', from = 'template') {
   const options = { cmd: ['/ready'], memory: '128m', cpus: 1, stdout: 'pipe' };
-  await engine.prepare(options);
+  await engine.prepare({ ...options, spares: from === 'spare' ? 1 : 0 });
+  await quiet();
   const samples = [];
   for (let run = 0; run <= RUNS; run++) {
     const container = await engine.run('bench:latest', options);
     container.stdout.resume();
     container.stderr.resume();
     await container.wait();
-    if (container.startedFrom !== 'template') throw new Error('the VM was not forked');
+    if (container.startedFrom !== from) throw new Error(`started from ${container.startedFrom}`);
     // The kernel frees the VM now; the next one must not pay for it.
     await new Promise((resolve) => setTimeout(resolve, 200));
     if (run > 0) samples.push(Object.fromEntries(container.timings.map((t) => [t.point, t.at])));
   }
+  if (from === 'spare') emit('spare.pss', round(pssOf(spareProcess())), 'MiB');
+  await engine.prepare({ ...options, spares: 0 });
   const between = (from, to) => round(median(samples.map((s) => s[to] - s[from])));
-  emit('fork.total', between('request', 'first.output'), 'icount-ms');
-  emit('fork.restore', between('vmm.jailed', 'guest.entry'), 'icount-ms');
+  emit(`${name}.total`, between('request', 'first.output'), 'icount-ms');
+  emit(`${name}.restore`, between('vmm.jailed', 'guest.entry'), 'icount-ms');
   const points = Object.keys(samples[0]);
   for (let i = 1; i < points.length; i++) {
-    emit(`fork.${points[i]}`, between(points[i - 1], points[i]), 'icount-ms');
+    emit(`${name}.${points[i]}`, between(points[i - 1], points[i]), 'icount-ms');
   }
 }
 
@@ -128,6 +131,13 @@ async function clock(engine) {
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
   emit('fork.clock', round(Math.max(...bounds)), 'icount-ms');
+}
+
+function spareProcess() {
+  return readdirSync('/proc').find(
+    (name) =>
+      /^\d+$/.test(name) && readFileSync(`/proc/${name}/comm`, 'utf8') === 'clearvm-spare\n',
+  );
 }
 
 function pssOf(pid) {
@@ -331,6 +341,7 @@ const parts = {
   cold: () => cold(engine),
   cli,
   fork: () => fork(engine),
+  spare: () => fork(engine, 'spare', 'spare'),
   clock: () => clock(engine),
   idle: () => idle(engine),
   exits: () => exits(engine),
