@@ -88,8 +88,6 @@ Result<void> Vmm::SetUp() {
   }
   if (restoring_) return SetUpRestored(saved, std::move(entered), std::move(vsock));
   if (!template_) CLEARVM_RETURN_IF_ERROR(Boot());
-  kernel_.reset();
-  initrd_.reset();
   CLEARVM_RETURN_IF_ERROR(AddDevices(std::move(entered), std::move(vsock)));
   if (template_) {
     CLEARVM_RETURN_IF_ERROR(machine_->RestoreDevices(saved));
@@ -115,6 +113,8 @@ Result<void> Vmm::LookAround() {
 }
 
 Result<void> Vmm::StartThreads() {
+  kernel_.reset();
+  initrd_.reset();
   failure_ = CLEARVM_FAILURE_JAIL;
   if (Jailed()) {
     const bool writable = std::any_of(options_.exports.begin(), options_.exports.end(),
