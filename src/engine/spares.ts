@@ -46,8 +46,7 @@ export class Spares {
     // Its threads run already, wherever they like.
     if (!kept || config.cpusetCpus) return undefined;
     this.#refillSoon();
-    // They have mount namespaces of their own since they were started: what a volume is on may not be there.
-    if (loadAddon().mountsChanged(this.#mounts)) this.#closeAll();
+    this.#closeStale();
     // The eldest: it is ready the soonest.
     const [spare] = kept.spares;
     if (spare) kept.spares.delete(spare);
@@ -69,7 +68,9 @@ export class Spares {
     }
   }
 
-  #closeAll(): void {
+  /** They have mount namespaces of their own since they were started: what a volume is on may not be there. */
+  #closeStale(): void {
+    if (!loadAddon().mountsChanged(this.#mounts)) return;
     for (const { spares } of this.#kept.values()) {
       for (const spare of spares) spare.close();
       spares.clear();
@@ -88,6 +89,7 @@ export class Spares {
     const netns = this.#context.network(addon);
     // Behind those two, which mount something the first time.
     if (this.#mounts < 0) this.#mounts = openSync('/proc/self/mountinfo', 'r');
+    this.#closeStale();
     const files = new GuestFiles(this.#context);
     try {
       const guest = files.open();

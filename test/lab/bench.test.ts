@@ -42,7 +42,7 @@ async function bench(...args: string[]): Promise<Report> {
 
 test('bench boot measures ClearVM, runc, crun and QEMU, and leaves nothing', async () => {
   expect(await traces()).toBe('');
-  const ids = ['clearvm', 'crun', 'runc', 'qemu-microvm'];
+  const ids = ['clearvm', 'clearvm-spare', 'crun', 'runc', 'qemu-microvm'];
   const report = await bench(
     ...['boot', '--runs', '2', '--warmup', '1', '--runtimes', [...ids, 'firecracker'].join()],
   );

@@ -127,11 +127,19 @@ test('a volume that was mounted after a spare was made is there', async () => {
     const runs = [await run(['cat', '/late/file'], options)];
     await until(1);
     runs.push(await run(['cat', '/late/file'], options));
+    await engine.prepare({ ...options, spares: 0 });
+    execFileSync('umount', ['/tmp/late']);
+    execFileSync('mount', ['-t', 'tmpfs', 'later', '/tmp/late']);
+    fs.writeFileSync('/tmp/late/file', 'later');
+    await engine.prepare({ ...options, spares: 1 });
+    await until(1);
+    runs.push(await run(['cat', '/late/file'], options));
     execFileSync('umount', ['/tmp/late']);
     console.log(JSON.stringify(runs));`);
-  const [first, second] = found;
+  const [first, second, third] = found;
   expect(first).toMatchObject({ from: 'template', exitCode: 0, stdout: 'here' });
   expect(second).toMatchObject({ from: 'spare', exitCode: 0, stdout: 'here' });
+  expect(third).toMatchObject({ from: 'spare', exitCode: 0, stdout: 'later' });
 });
 
 test('a spare that was killed is missed by nobody, and replaced', async () => {

@@ -1,4 +1,4 @@
-/** ClearVM itself: booted, forked from a template, and as a command. */
+/** ClearVM itself: booted, forked from a template when it is asked for or before, and as a command. */
 import path from 'node:path';
 
 import { Engine } from '../../engine/engine.js';
@@ -12,6 +12,8 @@ import { withDescendants } from '../processes.js';
 import type { Instance, Place, Runtime, Workload } from '../types.js';
 
 const IMAGE = 'clearvm-bench:latest';
+/** A VM has been forked by then, and waits: ten times what it takes. */
+const SPARE_MS = 200;
 
 /** One engine for all of them, with a store of its own in the benchmark's directory. */
 export class ClearVMHost {
@@ -91,31 +93,45 @@ abstract class ClearVMRuntime implements Runtime {
 export class ClearVMLibrary extends ClearVMRuntime {
   readonly id: string;
   readonly label: string;
-  readonly #forked: boolean;
+  readonly #from: 'template' | 'spare' | 'kernel';
 
-  constructor(host: ClearVMHost, forked: boolean) {
+  constructor(host: ClearVMHost, from: 'template' | 'spare' | 'kernel') {
     super(host);
-    this.#forked = forked;
-    this.id = forked ? 'clearvm' : 'clearvm-cold';
-    this.label = forked ? 'clearvm (forked)' : 'clearvm (cold)';
+    this.#from = from;
+    this.id = { template: 'clearvm', spare: 'clearvm-spare', kernel: 'clearvm-cold' }[from];
+    this.label = {
+      template: 'clearvm (forked)',
+      spare: 'clearvm (forked in advance)',
+      kernel: 'clearvm (cold)',
+    }[from];
   }
 
   protected override async prepareShape(workload: Workload): Promise<void> {
-    if (this.#forked) await super.prepareShape(workload);
+    if (this.#from !== 'kernel') await super.prepareShape(workload);
   }
 
   async start(workload: Workload, signal: AbortSignal): Promise<Instance> {
+    const { engine } = this.host;
+    const shape = options(workload);
+    if (this.#from === 'spare') {
+      await engine.prepare({ ...shape, spares: 1 });
+      await new Promise((resolve) => setTimeout(resolve, SPARE_MS));
+    }
     const start = performance.now();
-    const container = await this.host.engine.run(IMAGE, {
-      ...options(workload),
-      ...(this.#forked ? {} : { template: false }),
+    const container = await engine.run(IMAGE, {
+      ...shape,
+      ...(this.#from === 'kernel' ? { template: false } : {}),
       signal,
     });
-    if (this.#forked && container.startedFrom !== 'template') {
+    if (container.startedFrom !== this.#from) {
       await container.stop();
-      throw workloadError('the VM was booted, where it should have been forked from a template');
+      throw workloadError(
+        `the VM was started from: ${container.startedFrom}, and not: ${this.#from}`,
+      );
     }
-    return new LibraryInstance(container, start);
+    // None is to be made while the next one is measured.
+    const tidy = () => engine.prepare({ ...shape, spares: 0 });
+    return new LibraryInstance(container, start, this.#from === 'spare' ? tidy : undefined);
   }
 }
 
@@ -126,7 +142,7 @@ class LibraryInstance implements Instance {
   readonly #container: RunningContainer;
   #stopped = false;
 
-  constructor(container: RunningContainer, start: number) {
+  constructor(container: RunningContainer, start: number, tidy?: () => Promise<void>) {
     this.#container = container;
     const { stdout, stderr } = container;
     let output = '';
@@ -143,7 +159,7 @@ class LibraryInstance implements Instance {
       });
       void drained.then(() => reject(workloadError(`the workload said nothing: ${errors}`)));
     });
-    this.ended = this.#end(start, drained, () => output + errors);
+    this.ended = this.#end(start, drained, () => output + errors).finally(tidy);
     this.ready.catch(() => {});
     this.ended.catch(() => {});
   }

@@ -48,6 +48,7 @@ export class HostRuntime implements Runtime {
 
 export const RUNTIME_IDS = [
   'clearvm',
+  'clearvm-spare',
   'clearvm-cold',
   'clearvm-cli',
   'crun',
@@ -67,8 +68,9 @@ export type RuntimeId = (typeof RUNTIME_IDS)[number];
 export function makeRuntimes(names: readonly string[], place: Place): Runtime[] {
   const clearvm = new ClearVMHost(place);
   const makers: Record<RuntimeId, () => Runtime> = {
-    clearvm: () => new ClearVMLibrary(clearvm, true),
-    'clearvm-cold': () => new ClearVMLibrary(clearvm, false),
+    clearvm: () => new ClearVMLibrary(clearvm, 'template'),
+    'clearvm-spare': () => new ClearVMLibrary(clearvm, 'spare'),
+    'clearvm-cold': () => new ClearVMLibrary(clearvm, 'kernel'),
     'clearvm-cli': () => new ClearVMCommand(clearvm),
     crun: () => new OciRuntime('crun', place),
     runc: () => new OciRuntime('runc', place),
