@@ -25,8 +25,10 @@ const LIMIT_MS = 60_000;
 const [layers, name, state] = process.argv.slice(2);
 const addon = loadAddon();
 const stdio = new StdioFds(addon, { stdin: 'ignore', stdout: 'pipe', stderr: 'inherit' });
-const kernelFd = openSync(DEFAULT_KERNEL_PATH, 'r');
-const initrdFd = openSync(DEFAULT_INITRD_PATH, 'r');
+const guest = {
+  kernel: openSync(DEFAULT_KERNEL_PATH, 'r'),
+  initrd: openSync(DEFAULT_INITRD_PATH, 'r'),
+};
 const listenFd = addon.listenUnix(`${state}/${VMM_SOCKET}`);
 const vmm = new Vmm({
   addon,
@@ -42,8 +44,7 @@ const vmm = new Vmm({
     shares: [],
     files: [],
   },
-  kernelFd,
-  initrdFd,
+  guest: { open: () => guest },
   listenFd,
   spec: encodeSpec(
     {
@@ -62,8 +63,8 @@ const vmm = new Vmm({
   timeline: new TimelineRecorder(),
 });
 stdio.closeVmmEnds();
-closeSync(kernelFd);
-closeSync(initrdFd);
+closeSync(guest.kernel);
+closeSync(guest.initrd);
 closeSync(listenFd);
 
 let output = '';
