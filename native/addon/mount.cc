@@ -1,4 +1,4 @@
-// makeNetwork, mountTmpfs, makeSocketFile: see src/vm/addon-types.ts.
+// makeNetwork, mountTmpfs, makeSocketFile, mountsChanged: see src/vm/addon-types.ts.
 #include <poll.h>
 #include <sched.h>
 #include <sys/mount.h>

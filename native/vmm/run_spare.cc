@@ -125,8 +125,8 @@ Result<void> Vmm::CheckOrders() const {
   const bool same = options_.template_path == spare_->template_path &&
                     options_.cpus == spare_->cpus && options_.memory == spare_->memory &&
                     options_.backing == spare_->backing && options_.jail == spare_->jail &&
-                    options_.exports.size() == spare_->exports.size() && !options_.spare &&
-                    !options_.statistics &&
+                    options_.exports.size() == spare_->exports.size() &&
+                    !options_.exports.empty() && !options_.spare && !options_.statistics &&
                     // Of threads that run already.
                     options_.cpuset.empty() && options_.vsock_path.empty() &&
                     options_.exports[0].overlay && !options_.exports[0].read_only;

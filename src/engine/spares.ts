@@ -1,5 +1,5 @@
 /** VMMs that are started in advance: `Engine.prepare({ spares })`. They belong to this process, and end with it. */
-import { openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 
 import type { TemplateUse, VmConfig } from '../vm/config.js';
 import { loadAddon } from '../vm/native.js';
@@ -37,6 +37,9 @@ export class Spares {
     this.#kept.set(key, kept);
     this.#fill(kept);
     if (count === 0) this.#kept.delete(key);
+    if (this.#kept.size > 0 || this.#mounts < 0) return;
+    closeSync(this.#mounts);
+    this.#mounts = -1;
   }
 
   /** One for that VM, where there is one; its place is filled later. */

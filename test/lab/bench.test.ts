@@ -23,7 +23,7 @@ afterAll(async () => {
 /** Every process, mount and control group, and what there is where engines keep things. */
 async function traces(): Promise<string> {
   const { stdout } = await host.shell(`
-    grep -lE '^(clearvm-vmm|bench|runc|crun|qemu-system-x86)' /proc/[0-9]*/comm
+    grep -lE '^(clearvm-vmm|clearvm-spare|bench|runc|crun|qemu-system-x86)' /proc/[0-9]*/comm
     grep -E ' /(var/lib|run)/clearvm/' /proc/mounts
     find /sys/fs/cgroup -name '*clearvm-bench*'; find /run/runc /run/crun -mindepth 1 2>/dev/null
     find /var/lib/clearvm /run/clearvm -mindepth 1 -not -name kvm-verdict.json 2>/dev/null`);

@@ -184,7 +184,7 @@ export class Host {
   async traces(): Promise<string> {
     const { stdout } = await this.shell(`
       # But those that make templates, and those that are gone but for their last milliseconds.
-      echo "VMMs:"; for comm in $(grep -lsx clearvm-vmm /proc/[0-9]*/comm); do
+      echo "VMMs:"; for comm in $(grep -lsx -e clearvm-vmm -e clearvm-spare /proc/[0-9]*/comm); do
         tr '\\0' ' ' 2> /dev/null < \${comm%comm}cmdline | grep -qve --template-save && echo $comm; done
       echo "mounts:"; cat /proc/mounts
       echo "sockets:"; awk 'NR > 1 && $8 != "" { print $8 }' /proc/net/unix | sort

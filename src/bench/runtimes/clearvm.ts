@@ -12,7 +12,7 @@ import { withDescendants } from '../processes.js';
 import type { Instance, Place, Runtime, Workload } from '../types.js';
 
 const IMAGE = 'clearvm-bench:latest';
-/** A VM has been forked by then, and waits: ten times what it takes. */
+/** A VM is given so long to be forked, ms. */
 const SPARE_MS = 200;
 
 /** One engine for all of them, with a store of its own in the benchmark's directory. */
