@@ -154,9 +154,9 @@ test("volumes: root of the guest is the user outside, other users' files stay cl
       `mkdir dir; echo mine > dir/mine
       clearvm run --rm -v ~/dir:/v ${IMAGE} sh -c 'cat /v/mine; stat -c %u:%g /v /v/mine; echo x > /v/root; touch /v/other; chown 12:34 /v/other'
       stat -c '%n %u:%g' dir/mine dir/root dir/other
-      clearvm run --rm -v ~/dir:/v:ro ${IMAGE} sh -c 'touch /v/none; echo $?'
+      clearvm run --rm -v ~/dir:/v:ro ${IMAGE} sh -c 'exec 2>&1; touch /v/none; echo $?'
       clearvm run --rm -v /srv/closed:/v ${IMAGE} cat /v/file; echo $?
-      clearvm run --rm -v /srv/open:/v ${IMAGE} sh -c 'cat /v/file; stat -c %u /v/file; chown 0 /v/file; echo y > /v/file; echo $?'
+      clearvm run --rm -v /srv/open:/v ${IMAGE} sh -c 'cat /v/file; stat -c %u /v/file; exec 2>&1; chown 0 /v/file; echo y > /v/file; echo $?'
       clearvm run --rm -v named:/n ${IMAGE} sh -c 'touch /n/x; chown 3:4 /n/x'; clearvm run --rm -v named:/n ${IMAGE} stat -c %u:%g /n/x
       clearvm volume rm named; clearvm volume ls -q`,
     ),
