@@ -6,6 +6,7 @@ import { compare, FULL, onBothSides, PATIENCE } from './programs-host.js';
 const STRESSORS = [
   ...['cpu=10', 'futex=1000', 'pipe=2000', 'mmap=1', 'hdd=300', 'pthread=100', 'switch=1000'],
   ...['sem-sysv=1000', 'fork=50', 'epoll=500', 'dentry=300', 'rename=300', 'flock=500'],
+  'membarrier=1000',
 ];
 
 compare([
