@@ -109,15 +109,19 @@ static void exec(uint32_t number, uint8_t* tlvs, size_t length) {
 static void reap(void) {
   int status;
   pid_t pid;
+  bool is_over = false;
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
     for (struct process* p = processes; p != NULL; p = p->next) {
       if (p->pid != pid || p->ended) continue;
       p->ended = true;
       p->status = status;
-      /* All but init: what is left of a container ends with its first process. */
-      if (p == &container) kill(-1, SIGKILL);
+      if (p == &container) is_over = true;
     }
   }
+  /* All but init: what is left of a container ends with its first process. Where init has no child,
+   * nobody is left, as orphans become its children, and each of the kernel's threads, of which
+   * every vCPU has some, is spared a look (in a fork, four copied pages each). */
+  if (is_over && pid == 0) kill(-1, SIGKILL);
 }
 
 /* Tells of those whose output is all out, and forgets those that nobody has anything left of. */

@@ -98,6 +98,18 @@ describe('streams', () => {
   });
 });
 
+describe('the end', () => {
+  test('what a command leaves behind, children and orphans, ends with it', async () => {
+    // They hold the output, too, which would otherwise be waited for.
+    const { status, stdout } = await host.clearvm([
+      ...['run', '--rm', IMAGE, 'sh', '-c'],
+      '(setsid sleep 1000 &); sleep 1000 & echo out; exit 3',
+    ]);
+    expect(stdout).toBe('out\n');
+    expect(status).toBe(3);
+  });
+});
+
 describe('signals', () => {
   test('SIGTERM and SIGINT reach the command', async () => {
     const { output, result, signal } = host.start([
