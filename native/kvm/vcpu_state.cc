@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <string>
 
 namespace clearvm::kvm {
@@ -16,6 +17,10 @@ constexpr uint32_t kMsrTscDeadline = 0x6e0;
 // Writing one of these has KVM write the wall clock into guest memory. The guest reads it when it
 // boots, and never again.
 constexpr std::array<uint32_t, 2> kWallClocks = {0x11, 0x4b56'4d00};
+
+bool IsTime(const kvm_msr_entry& msr) {
+  return msr.index == kMsrTsc || msr.index == kMsrTscDeadline;
+}
 
 Error StateError(const char* name, uint32_t id) {
   return SystemError("ERR_KVM_VCPU_STATE", std::string("ioctl(") + name + ")",
@@ -50,7 +55,7 @@ std::vector<kvm_msr_entry> SaveMsrs(const Vcpu& vcpu, const Vcpu& fresh,
     }
     add(index, false);
   }
-  // Last: it is a time of that TSC.
+  // Behind it: it is a time of that TSC.
   add(kMsrTscDeadline, true);
   return msrs;
 }
@@ -73,7 +78,7 @@ Result<VcpuState> SaveVcpu(const Vcpu& vcpu, const Vcpu& fresh, std::span<const 
   return state;
 }
 
-Result<void> RestoreVcpu(Vcpu& vcpu, const VcpuState& state) {
+Result<void> LoadVcpu(Vcpu& vcpu, const VcpuState& state) {
   const VcpuState::Registers& then = state.registers;
   CLEARVM_VCPU_CALL(vcpu, KVM_SET_MP_STATE, then.mp_state);
   CLEARVM_VCPU_CALL(vcpu, KVM_SET_REGS, then.regs);
@@ -83,19 +88,30 @@ Result<void> RestoreVcpu(Vcpu& vcpu, const VcpuState& state) {
   CLEARVM_VCPU_CALL(vcpu, KVM_SET_XSAVE, then.xsave);
   CLEARVM_VCPU_CALL(vcpu, KVM_SET_DEBUGREGS, then.debugregs);
   CLEARVM_VCPU_CALL(vcpu, KVM_SET_LAPIC, then.lapic);
-  // KVM takes a TSC within a second of what it expects for an attempt to synchronize vCPUs, and
-  // gives the vCPU what it expects: zero, for the first of a new VM. So it is led to expect
-  // another.
-  if (vcpu.id() == 0 && !state.msrs.empty() && state.msrs.front().index == kMsrTsc) {
-    kvm_msr_entry far = state.msrs.front();
-    far.data += 1ull << 50;
-    CLEARVM_RETURN_IF_ERROR(vcpu.SetMsrs({&far, 1}));
-  }
-  // The deadline among them needs the timer's mode, which the local APIC has.
-  CLEARVM_RETURN_IF_ERROR(vcpu.SetMsrs(state.msrs));
+  std::vector<kvm_msr_entry> msrs = state.msrs;
+  std::erase_if(msrs, IsTime);
+  CLEARVM_RETURN_IF_ERROR(vcpu.SetMsrs(msrs));
   // Last: setting registers takes back pending exceptions.
   CLEARVM_VCPU_CALL(vcpu, KVM_SET_VCPU_EVENTS, then.events);
   return {};
+}
+
+std::vector<kvm_msr_entry> VcpuTime(const VcpuState& state) {
+  std::vector<kvm_msr_entry> time;
+  std::ranges::copy_if(state.msrs, std::back_inserter(time), IsTime);
+  return time;
+}
+
+Result<void> SetVcpuTime(Vcpu& vcpu, std::span<const kvm_msr_entry> time) {
+  // KVM takes a TSC within a second of what it expects for an attempt to synchronize vCPUs, and
+  // gives the vCPU what it expects: zero, for the first of a new VM. So it is led to expect
+  // another.
+  if (vcpu.id() == 0 && !time.empty() && time.front().index == kMsrTsc) {
+    kvm_msr_entry far = time.front();
+    far.data += 1ull << 50;
+    CLEARVM_RETURN_IF_ERROR(vcpu.SetMsrs({&far, 1}));
+  }
+  return vcpu.SetMsrs(time);
 }
 
 void WriteVcpuState(const VcpuState& state, ByteWriter& out) {

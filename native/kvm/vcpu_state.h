@@ -34,9 +34,15 @@ struct VcpuState {
 // `indices`: System::MsrIndices. Errors: ERR_KVM_VCPU_STATE.
 Result<VcpuState> SaveVcpu(const Vcpu& vcpu, const Vcpu& fresh, std::span<const uint32_t> indices);
 
-// Makes `vcpu`, which has its CPUID and has not run, go on from `state`. Errors:
-// ERR_KVM_VCPU_STATE; the vCPU is of no use then.
-Result<void> RestoreVcpu(Vcpu& vcpu, const VcpuState& state);
+// Gives `vcpu`, which has its CPUID and has not run, all of `state` but its time, which SetVcpuTime
+// sets, at once or much later; then it can go on. Errors: ERR_KVM_VCPU_STATE; the vCPU is of no use
+// then.
+Result<void> LoadVcpu(Vcpu& vcpu, const VcpuState& state);
+
+// What goes by the clock: the TSC, and the deadline that the local APIC's timer has by it.
+std::vector<kvm_msr_entry> VcpuTime(const VcpuState& state);
+// Of vCPU 0 first: the others' TSCs are synchronized with it. Errors: Vcpu::SetMsrs'.
+Result<void> SetVcpuTime(Vcpu& vcpu, std::span<const kvm_msr_entry> time);
 
 // As bytes. What was read is unchecked: it is KVM that judges it.
 void WriteVcpuState(const VcpuState& state, ByteWriter& out);

@@ -41,9 +41,11 @@ class Machine {
 
   // Has the boot processor start with the kernel that was loaded.
   Result<void> EnterKernel(const boot::BootEntry& entry);
-  // Instead: has it all go on from what Save has written; the devices when all are added. Errors:
+  // Instead: has it all go on from what Save has written. First the vCPUs, which then stand still
+  // in time, until StartClocks has their clocks go on; the devices when all are added. Errors:
   // ERR_MACHINE_STATE, and those of KVM and of the devices.
-  Result<void> RestoreProcessors(ByteReader& in);
+  Result<void> LoadProcessors(ByteReader& in);
+  Result<void> StartClocks();
   Result<void> RestoreDevices(ByteReader& in);
   // Raises all devices' interrupts: a VM that was not at rest may have had some under way.
   void NudgeDevices();
@@ -130,9 +132,11 @@ class Machine {
   std::span<uint8_t> window_;
   UniqueFd swallowed_;  // an eventfd that nobody reads: writes without a meaning to us
   kvm::Vm vm_;
-  kvm::CpuidTable cpuid_;    // of the boot processor
-  uint64_t tsc_khz_ = 0;     // once it is restored
-  uint64_t tsc_offset_ = 0;  // from the host's TSC to the guest's
+  kvm::CpuidTable cpuid_;                          // of the boot processor
+  kvm_clock_data clock_{};                         // that LoadProcessors has read
+  std::vector<std::vector<kvm_msr_entry>> times_;  // and each vCPU's
+  uint64_t tsc_khz_ = 0;                           // once it is restored
+  uint64_t tsc_offset_ = 0;                        // from the host's TSC to the guest's
   std::unique_ptr<kvm::Ioapic> ioapic_;
   std::vector<std::unique_ptr<virtio::MmioTransport>> devices_;
   std::vector<kvm::Vcpu> vcpus_;

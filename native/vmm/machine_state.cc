@@ -106,22 +106,29 @@ Result<void> Machine::Save(const kvm::System& system, ByteWriter& out,
   return {};
 }
 
-Result<void> Machine::RestoreProcessors(ByteReader& in) {
+Result<void> Machine::LoadProcessors(ByteReader& in) {
   if (!kvm::CpuidFits(in.TakeList<kvm_cpuid_entry2>(kMaxCpuid), cpuid_)) {
     return StateError("this host's processor or KVM has other features, or another TSC rate");
   }
-  kvm_clock_data clock{};
-  clock.clock = in.Take<uint64_t>();
+  clock_.clock = in.Take<uint64_t>();
+  times_.clear();
   for (kvm::Vcpu& vcpu : vcpus_) {
     const kvm::VcpuState state = kvm::ReadVcpuState(in);
     if (!in.ok()) return StateError("it is cut short");
-    CLEARVM_RETURN_IF_ERROR(kvm::RestoreVcpu(vcpu, state));
-    if (tsc_khz_ != 0 || state.msrs.empty()) continue;
-    tsc_khz_ = vcpu.GetTscKhz();
-    tsc_offset_ = state.msrs.front().data - __builtin_ia32_rdtsc();  // KVM has just set it
+    CLEARVM_RETURN_IF_ERROR(kvm::LoadVcpu(vcpu, state));
+    times_.push_back(kvm::VcpuTime(state));
   }
-  CLEARVM_RETURN_IF_ERROR(vm_.SetClock(clock));
   return ioapic_->Restore(in);
+}
+
+Result<void> Machine::StartClocks() {
+  for (size_t i = 0; i < times_.size(); i++) {
+    CLEARVM_RETURN_IF_ERROR(kvm::SetVcpuTime(vcpus_[i], times_[i]));
+    if (tsc_khz_ != 0 || times_[i].empty()) continue;
+    tsc_khz_ = vcpus_[i].GetTscKhz();
+    tsc_offset_ = times_[i].front().data - __builtin_ia32_rdtsc();  // KVM has just set it
+  }
+  return vm_.SetClock(clock_);
 }
 
 Machine::Tsc Machine::GuestTsc() const {

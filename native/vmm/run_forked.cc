@@ -158,7 +158,12 @@ Result<void> Vmm::MakeFork() {
 
 Result<void> Vmm::Fork(ByteReader& saved) {
   if (!machine_) CLEARVM_RETURN_IF_ERROR(MakeFork());
-  CLEARVM_RETURN_IF_ERROR(machine_->RestoreProcessors(saved));
+  if (behind_processors_) {
+    saved = *behind_processors_;
+  } else {
+    CLEARVM_RETURN_IF_ERROR(machine_->LoadProcessors(saved));
+  }
+  CLEARVM_RETURN_IF_ERROR(machine_->StartClocks());
   if (template_->memory != config_.memory) {
     const kvm::MemoryRegion& last = machine_->memory().regions().back();
     session_->SetMemoryEnd(last.guest_address + last.size);

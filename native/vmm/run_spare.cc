@@ -81,6 +81,9 @@ Result<bool> Vmm::WaitAsSpare() {
   CLEARVM_RETURN_IF_ERROR(LookAround());
   if (!template_) return false;  // it has said why
   CLEARVM_RETURN_IF_ERROR(MakeFork());
+  // What is refused is refused again, and told to whom it matters, when the VM is wanted.
+  ByteReader saved(template_->state);
+  if (machine_->LoadProcessors(saved).ok()) behind_processors_ = saved;
   if (Jailed()) {
     if (options_.jail == JailMode::kSpawned) {
       CLEARVM_RETURN_IF_ERROR(jail::EnterNetwork(options_.network));

@@ -109,7 +109,8 @@ class Vmm {
   std::optional<Options> spare_;  // what this VMM was started with, before it was wanted
   UniqueFd prepared_root_;        // of the jail
   HotPages hot_pages_;
-  std::optional<Template> template_;  // that the VM is forked from
+  std::optional<Template> template_;             // that the VM is forked from
+  std::optional<ByteReader> behind_processors_;  // in its state; a spare has loaded those
   std::unique_ptr<TemplateTarget> target_;
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<CpuLimit> cpu_limit_;

@@ -54,28 +54,33 @@ describe('a container from a spare', () => {
 
   test('knows nothing of the time that it has waited, and has nothing random in common with another', async () => {
     const runs = await inside<(Run & { before: number; after: number })[]>(`
-      await engine.prepare({ spares: 3 });
+      await engine.prepare({ cpus: 2, spares: 3 });
       await until(3);
       await new Promise((resolve) => setTimeout(resolve, 30000));
-      const cmd = ['sh', '-c', 'date +%s; cut -d. -f1 /proc/uptime; cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; ' +
+      const uptimes = 'for cpu in 1 2; do taskset $cpu cut -d. -f1 /proc/uptime; done;';
+      const cmd = ['sh', '-c', 'date +%s; ' + uptimes + 'cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; ' +
         'head -c 16 /dev/urandom | hexdump -e \\'16/1 "%02x" "\\\\n"\\'; head -c 16 /dev/random | hexdump -e \\'16/1 "%02x" "\\\\n"\\'; ' +
         'od -A n -t x8 -v /proc/self/auxv | tr -d "\\\\n"; echo; mktemp -u'];
       const runs = [];
       for (let i = 0; i < 3; i++) {
         const before = Date.now();
-        runs.push({ ...(await run(cmd)), before, after: Date.now() });
+        runs.push({ ...(await run(cmd, { cpus: 2 })), before, after: Date.now() });
       }
       console.log(JSON.stringify(runs));`);
     const lines = runs.map(({ stdout }) => stdout.trim().split('\n'));
     for (const [index, { from, stderr, before, after }] of runs.entries()) {
       expect({ from, stderr }).toEqual({ from: 'spare', stderr: '' });
-      const [time, uptime] = (lines[index] ?? []).map(Number) as [number, number];
+      const [time, ...uptimes] = (lines[index] ?? []).slice(0, 3).map(Number) as [
+        number,
+        number,
+        number,
+      ];
       expect(time).toBeGreaterThanOrEqual(Math.floor(before / 1000));
       expect(time).toBeLessThanOrEqual(Math.floor(after / 1000));
-      expect(uptime).toBeLessThan(20);
+      for (const uptime of uptimes) expect(uptime).toBeLessThan(20);
     }
-    expect(lines[0]).toHaveLength(8);
-    for (let i = 2; i < 8; i++) expect(new Set(lines.map((all) => all[i])).size).toBe(runs.length);
+    expect(lines[0]).toHaveLength(9);
+    for (let i = 3; i < 9; i++) expect(new Set(lines.map((all) => all[i])).size).toBe(runs.length);
   });
 
   test('that cannot start its command says so, and leaves nothing', async () => {
