@@ -33,12 +33,11 @@ constexpr void AddCommonRules(Rules& rules) {
 constexpr void AddVcpuRules(Rules& rules) {
   // KVM_RUN, and what a write to a register may cause: routes of interrupts, eventfds, the vCPU's
   // state for a report of an exit that is not handled.
-  rules.push_back(
-      {SYS_ioctl,
-       1,
-       {static_cast<uint32_t>(KVM_RUN), static_cast<uint32_t>(KVM_SET_GSI_ROUTING),
-        static_cast<uint32_t>(KVM_SIGNAL_MSI), static_cast<uint32_t>(KVM_GET_REGS),
-        static_cast<uint32_t>(KVM_GET_SREGS), static_cast<uint32_t>(KVM_GET_STATS_FD)}});
+  rules.push_back({SYS_ioctl,
+                   1,
+                   {static_cast<uint32_t>(KVM_RUN), static_cast<uint32_t>(KVM_SET_GSI_ROUTING),
+                    static_cast<uint32_t>(KVM_GET_REGS), static_cast<uint32_t>(KVM_GET_SREGS),
+                    static_cast<uint32_t>(KVM_GET_STATS_FD)}});
   rules.push_back({SYS_pread64});  // KVM's statistics
 }
 

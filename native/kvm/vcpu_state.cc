@@ -96,6 +96,11 @@ Result<void> LoadVcpu(Vcpu& vcpu, const VcpuState& state) {
   return {};
 }
 
+bool IsUp(const VcpuState& state) {
+  const uint32_t mp_state = state.registers.mp_state.mp_state;
+  return mp_state == KVM_MP_STATE_RUNNABLE || mp_state == KVM_MP_STATE_HALTED;
+}
+
 std::vector<kvm_msr_entry> VcpuTime(const VcpuState& state) {
   std::vector<kvm_msr_entry> time;
   std::ranges::copy_if(state.msrs, std::back_inserter(time), IsTime);

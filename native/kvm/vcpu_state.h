@@ -39,6 +39,9 @@ Result<VcpuState> SaveVcpu(const Vcpu& vcpu, const Vcpu& fresh, std::span<const 
 // then.
 Result<void> LoadVcpu(Vcpu& vcpu, const VcpuState& state);
 
+// Whether it has come up: it runs, or halts.
+bool IsUp(const VcpuState& state);
+
 // What goes by the clock: the TSC, and the deadline that the local APIC's timer has by it.
 std::vector<kvm_msr_entry> VcpuTime(const VcpuState& state);
 // Of vCPU 0 first: the others' TSCs are synchronized with it. Errors: Vcpu::SetMsrs'.

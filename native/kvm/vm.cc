@@ -147,6 +147,11 @@ Result<void> Vm::SignalMsi(const Msi& msi) {
   return {};
 }
 
+Result<void> Vm::Unhalt(uint32_t apic_id) {
+  // The delivery mode that KVM's own kicks have: "remote read", which no device sends.
+  return SignalMsi({0xfee0'0000ull | apic_id << 12, 3u << 8});
+}
+
 Result<void> Vm::SetIrqLine(uint32_t gsi, bool high) {
   kvm_irq_level request = {};
   request.irq = gsi;

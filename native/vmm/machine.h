@@ -47,8 +47,11 @@ class Machine {
   Result<void> LoadProcessors(ByteReader& in);
   Result<void> StartClocks();
   Result<void> RestoreDevices(ByteReader& in);
-  // Raises all devices' interrupts: a VM that was not at rest may have had some under way.
-  void NudgeDevices();
+  // Raises all devices' interrupts, and has all vCPUs look again at what they halt for: a VM that
+  // was not at rest may have had some of it under way. A vCPU that another one had kicked before
+  // it came to its HLT is the worst: no state that KVM tells has that, and it may have its
+  // interrupts off. Errors: ERR_KVM_IRQ.
+  Result<void> Nudge();
 
   // The guest's TSC now, and its rate; zeroes in a VM that was not restored.
   struct Tsc {
@@ -135,6 +138,7 @@ class Machine {
   kvm::CpuidTable cpuid_;                          // of the boot processor
   kvm_clock_data clock_{};                         // that LoadProcessors has read
   std::vector<std::vector<kvm_msr_entry>> times_;  // and each vCPU's
+  std::vector<uint32_t> up_;                       // and which have come up
   uint64_t tsc_khz_ = 0;                           // once it is restored
   uint64_t tsc_offset_ = 0;                        // from the host's TSC to the guest's
   std::unique_ptr<kvm::Ioapic> ioapic_;

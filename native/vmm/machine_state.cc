@@ -112,11 +112,13 @@ Result<void> Machine::LoadProcessors(ByteReader& in) {
   }
   clock_.clock = in.Take<uint64_t>();
   times_.clear();
+  up_.clear();
   for (kvm::Vcpu& vcpu : vcpus_) {
     const kvm::VcpuState state = kvm::ReadVcpuState(in);
     if (!in.ok()) return StateError("it is cut short");
     CLEARVM_RETURN_IF_ERROR(kvm::LoadVcpu(vcpu, state));
     times_.push_back(kvm::VcpuTime(state));
+    if (kvm::IsUp(state)) up_.push_back(vcpu.id());
   }
   return ioapic_->Restore(in);
 }
@@ -143,8 +145,10 @@ Result<void> Machine::RestoreDevices(ByteReader& in) {
   return {};
 }
 
-void Machine::NudgeDevices() {
+Result<void> Machine::Nudge() {
   for (const auto& device : devices_) device->Nudge();
+  for (const uint32_t id : up_) CLEARVM_RETURN_IF_ERROR(vm_.Unhalt(id));
+  return {};
 }
 
 }  // namespace clearvm::vmm

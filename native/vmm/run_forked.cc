@@ -29,7 +29,7 @@ Result<void> Vmm::SetUpRestored(ByteReader& saved, jail::Entered entered,
     if (restored.error().code == "ERR_SNAPSHOT_FILES") failure_ = CLEARVM_FAILURE_FILES;
     return restored;
   }
-  machine_->NudgeDevices();
+  CLEARVM_RETURN_IF_ERROR(machine_->Nudge());
   machine_->StartPaused();
   session_->TellOrigin(CLEARVM_ORIGIN_TEMPLATE, "");
   session_->SetRestored();

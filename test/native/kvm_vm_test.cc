@@ -12,6 +12,7 @@
 #include "native/kvm/long_mode.h"
 #include "native/kvm/probe.h"
 #include "native/kvm/system.h"
+#include "native/kvm/vcpu_state.h"
 #include "native/kvm/watchdog.h"
 
 namespace clearvm::kvm {
@@ -243,6 +244,26 @@ TEST_F(KvmVm, TakesMessagesAndRoutes) {
   ASSERT_OK(vm_->SetMsiRoutes({&route, 1}));
   ASSERT_OK(vm_->SetMsiRoutes({}));
   EXPECT_FALSE(vm_->AddIrqFd(-1, 5).ok());
+}
+
+TEST_F(KvmVm, EndsAHltWithInterruptsOff) {
+  ASSERT_OK(vm_->CreateSplitIrqchip(24));
+  // hlt; out 0x10, al; hlt; out 0x11, al
+  Vcpu vcpu = RealMode({0xf4, 0xe6, 0x10, 0xf4, 0xe6, 0x11});
+  ASSERT_OK(LoadVcpu(vcpu, SaveVcpu(vcpu, vcpu, {}).value()));  // KVM finds it by its local APIC
+  std::unique_ptr<Watchdog> watchdog = std::move(Watchdog::Start()).value();
+  const auto port = [&vcpu]() -> int {  // that it writes to, if it does within a second or more
+    for (int patience = 0; patience < 50; patience++) {
+      const Result<Vcpu::Event> event = vcpu.Run();
+      if (!event.ok() || event.value() == Vcpu::Event::kExit) return vcpu.run().io.port;
+    }
+    return -1;
+  };
+  ASSERT_OK(vm_->Unhalt(0));  // before it halts
+  EXPECT_EQ(port(), 0x10);
+  EXPECT_EQ(port(), -1);
+  ASSERT_OK(vm_->Unhalt(0));
+  EXPECT_EQ(port(), 0x11);
 }
 
 TEST(KvmSystem, TellsItsErrorsApart) {

@@ -17,7 +17,7 @@ async function startOnce(engine, options, origin) {
   return container.timings.find(({ point }) => point === 'first.output').at;
 }
 
-const GROWTH_RUNS = 3;
+const GROWTH_RUNS = 5;
 
 async function startShape(engine, shape, kind) {
   const options = { ...shape, template: kind !== 'cold' };
