@@ -89,7 +89,7 @@ int main(void) {
   stamps_open();
   stamp(CLEARVM_STAMP_INIT);
   /* Where interrupts come (irqaffinity): each answer of a file server would wake another processor
-   * otherwise. The container's process has them all. */
+   * otherwise. The container's process has them all (child). */
   cpu_set_t all, first;
   CPU_ZERO(&first);
   CPU_SET(0, &first);
@@ -126,9 +126,9 @@ int main(void) {
   enter_working_directory();
   mount_finish(&spec);
 
-  sched_setaffinity(0, sizeof all, &all);
   pid_t pid = process_start(0, &spec, &identity, stdio);
   if (pid < 0) fail();
+  sched_setaffinity(0, sizeof all, &all);
   agent_send_started(0);
   for (int i = 0; i < 3; i++) close(stdio[i]);
   if (chdir("/") != 0)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,7 +246,14 @@ static _Noreturn void child(uint32_t number, const struct spec* spec,
     CHILD_FAIL(EXIT_SETUP_FAILED, "cannot set oom_score_adj: ", error_text(errno));
   set_privileges(spec, identity);
   umask(022);
-  if (number == 0) stamp(CLEARVM_STAMP_EXEC);
+  if (number == 0) {
+    stamp(CLEARVM_STAMP_EXEC);
+    /* As late as this: on another processor than init the kernel's caches are empty, and each of
+     * what it allocates to get here would be a page that is touched. */
+    cpu_set_t all;
+    memset(&all, 0xff, sizeof all);
+    sched_setaffinity(0, sizeof all, &all);
+  }
   stamps_close();
   execute(spec);
 }
