@@ -80,7 +80,8 @@ class Vm {
   Result<void> SignalMsi(const Msi& msi);
   // Ends a vCPU's HLT, or the next one if it is not halted, with its interrupts on or off: what
   // KVM_HC_KICK_CPU (the kernel's Documentation/virt/kvm/x86/hypercalls.rst) does for other vCPUs.
-  // `apic_id`: 0 to 254. Errors: ERR_KVM_IRQ.
+  // `apic_id`: 0 to 254, of a vCPU whose state has been loaded, or which has run: one that KVM does
+  // not find yet misses it, and nobody is told. Errors: ERR_KVM_IRQ.
   Result<void> Unhalt(uint32_t apic_id);
   // Sets the level of line `gsi` of a full irqchip. Errors: ERR_KVM_IRQ.
   Result<void> SetIrqLine(uint32_t gsi, bool high);
